@@ -1,0 +1,26 @@
+//! The core of an AWS KMS External Key Store (XKS) proxy, API v1, spec 1.0.3.
+//!
+//! The map, in the order a request travels; start at [`http::handle`]:
+//!
+//! | station | module | what it does |
+//! |---|---|---|
+//! | TCP | [`server`] | takes connections up to a limit, drains on shutdown |
+//! | TLS | [`tls`] | rustls set-up: TLS 1.2 and 1.3 with the spec's cipher suites |
+//! | HTTP | [`http`] | deadline, routing, body limit; `handle` shows all stations in order |
+//! | admit | [`admission`] | how much is let in at once |
+//! | SigV4 | [`sigv4`] | pure verification of the signature |
+//! | parse | [`api`] | JSON to typed requests, one file per operation |
+//! | allow | [`authorise`] | pure decision on key, operation and caller |
+//! | HSM | [`hsm`] | the `Hsm` capability; [`hsm::pkcs11`] is the production implementation |
+//! | reply | [`error`], [`events`] | the error table; exactly one audit event per request |
+//!
+//! Around them: [`app`] holds the key stores, [`config`] is the only reader of files and environment,
+//! [`env`] is the door to wall time and non-secret randomness, [`secret`] the types that cannot print.
+
+// pub mod app;
+pub mod env;
+pub mod error;
+pub mod events;
+pub mod hsm;
+pub mod key;
+pub mod secret;

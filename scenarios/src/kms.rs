@@ -1,0 +1,106 @@
+//! The model of AWS KMS: what it accepts, how it calls the proxy, and what its callers see when that fails.
+//!
+//! Place on the map: [`services`](crate::services) call [`KmsApi`]; the implementation behind it signs with its own
+//! SigV4 code (not the proxy's) and talks HTTP to the proxy over the simulated network. Facts and sources are those of
+//! AWS's documentation; where it is silent a modelling assumption (MA-n) stands in, as a named setting.
+
+use std::future::Future;
+use std::pin::Pin;
+
+/// A cryptographic operation of the KMS API that reaches the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "named as in the KMS API")]
+pub enum KmsOperation {
+    Encrypt,
+    Decrypt,
+    GenerateDataKey,
+    GenerateDataKeyWithoutPlaintext,
+}
+
+impl KmsOperation {
+    /// As in the KMS API and in `requestMetadata.kmsOperation`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Encrypt => "Encrypt",
+            Self::Decrypt => "Decrypt",
+            Self::GenerateDataKey => "GenerateDataKey",
+            Self::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
+        }
+    }
+}
+
+/// The exception class that KMS answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KmsException {
+    /// HTTP 400, not retried by SDKs: every external or connection problem, except as below.
+    KmsInvalidState,
+    /// HTTP 500, retried by SDKs: the proxy failed or timed out and was reliable over the last five minutes.
+    KmsInternal,
+    /// HTTP 400, retried by SDKs: the quota of the key store is exceeded.
+    Throttling,
+}
+
+impl KmsException {
+    /// The class name, as SDKs show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::KmsInvalidState => "KMSInvalidStateException",
+            Self::KmsInternal => "KMSInternalException",
+            Self::Throttling => "ThrottlingException",
+        }
+    }
+
+    /// The HTTP status it travels with.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::KmsInvalidState | Self::Throttling => 400,
+            Self::KmsInternal => 500,
+        }
+    }
+}
+
+/// A failed KMS call as its caller sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KmsFailure {
+    /// The class.
+    pub exception: KmsException,
+    /// The message, word for word.
+    pub message: &'static str,
+    /// Row of the failure table (kms-behaviour 7.1), 1 to 20.
+    pub row: u8,
+}
+
+/// Who calls KMS, and for what.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Index of the calling service in the run's list of services.
+    pub service: usize,
+    /// `awsPrincipalArn`.
+    pub principal_arn: &'static str,
+    /// `kmsViaService`, such as `s3.us-east-1.amazonaws.com`.
+    pub via_service: Option<&'static str>,
+}
+
+/// The opaque `CiphertextBlob` of a successful GenerateDataKey or Encrypt, with which Decrypt is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CiphertextBlob(pub std::rc::Rc<[u8]>);
+
+/// A boxed future on the simulation's single thread.
+pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// KMS as a downstream service sees it: one call, one answer or exception. No SDK retries inside: those are the caller's.
+pub trait KmsApi {
+    /// Encrypt, GenerateDataKey or GenerateDataKeyWithoutPlaintext.
+    fn encrypt<'a>(
+        &'a self,
+        operation: KmsOperation,
+        caller: &'a Caller,
+    ) -> LocalFuture<'a, Result<CiphertextBlob, KmsFailure>>;
+
+    /// Decrypt of a blob that [`KmsApi::encrypt`] returned.
+    fn decrypt<'a>(
+        &'a self,
+        blob: &'a CiphertextBlob,
+        caller: &'a Caller,
+    ) -> LocalFuture<'a, Result<(), KmsFailure>>;
+}

@@ -1,0 +1,1 @@
+//! Downstream AWS services, each a small model with its data-key cache.
