@@ -17,10 +17,12 @@
 //! Around them: [`app`] holds the key stores, [`config`] is the only reader of files and environment,
 //! [`env`] is the door to wall time and non-secret randomness, [`secret`] the types that cannot print.
 
-// pub mod app;
+pub mod app;
+pub mod authorise;
 pub mod env;
 pub mod error;
 pub mod events;
 pub mod hsm;
 pub mod key;
 pub mod secret;
+pub mod sigv4;
