@@ -82,3 +82,8 @@ impl fmt::Display for SigV4Error {
 }
 
 impl std::error::Error for SigV4Error {}
+
+/// At most the first 128 characters: enough for the log to say what was found.
+pub(super) fn clip(text: &str) -> String {
+    text.chars().take(128).collect()
+}
