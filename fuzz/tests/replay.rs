@@ -1,5 +1,11 @@
 //! Every saved input runs through its target's body, so that what fuzzing once found stays found without a fuzzer.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "the helpers of tests may fail as loudly as tests"
+)]
+
 use std::path::Path;
 
 fn replay(target: &str, body: fn(&[u8])) {

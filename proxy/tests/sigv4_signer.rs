@@ -1,6 +1,8 @@
 //! Our verification against an independent signer, the `aws-sigv4` crate, and every reason to refuse (XKS-AUTH-1 to
 //! XKS-AUTH-5).
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail as loudly as tests")]
+
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;

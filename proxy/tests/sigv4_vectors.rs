@@ -1,5 +1,7 @@
 //! AWS's published test vectors, in sigv4_vectors.txt, against our verification (XKS-AUTH-1).
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail as loudly as tests")]
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 use xks_proxy::env::UnixTime;
