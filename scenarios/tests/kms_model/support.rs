@@ -17,27 +17,27 @@ use tokio::time::Instant;
 use xks_proxy::env::UnixTime;
 use xks_proxy::secret::Secret;
 
-pub const ACCESS_KEY_ID: &str = "BETAWXOPQLAGCMTVZNNA";
-pub const SECRET: &str = "PdfLZGqRK4c7GoHFwdjBcGrO0MYWr2pVZg7a0dKAr5k";
-pub const CALLER: Caller =
+pub(crate) const ACCESS_KEY_ID: &str = "BETAWXOPQLAGCMTVZNNA";
+pub(crate) const SECRET: &str = "PdfLZGqRK4c7GoHFwdjBcGrO0MYWr2pVZg7a0dKAr5k";
+pub(crate) const CALLER: Caller =
     Caller { service: 0, principal_arn: "arn:aws:iam::123456789012:user/Alice", via_service: None };
-pub const OTHER_CALLER: Caller = Caller {
+pub(crate) const OTHER_CALLER: Caller = Caller {
     service: 1,
     principal_arn: "arn:aws:iam::123456789012:user/Bob",
     via_service: Some("s3.us-east-1.amazonaws.com"),
 };
 /// 2026-03-07T12:00:00Z, the wall time at the beginning of every test.
-pub const BEGIN_SECS: u64 = 1_772_884_800;
+pub(crate) const BEGIN_SECS: u64 = 1_772_884_800;
 
 /// Runs on paused time, with a `LocalSet`.
-pub fn simulate<F: Future>(test: F) -> F::Output {
+pub(crate) fn simulate<F: Future>(test: F) -> F::Output {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
 
 /// Keeps every event.
-pub struct Tape {
+pub(crate) struct Tape {
     begin: Instant,
     events: RefCell<Vec<Event>>,
 }
@@ -47,18 +47,18 @@ impl Tape {
         Self { begin: Instant::now(), events: RefCell::default() }
     }
 
-    pub fn xks(&self) -> Vec<XksEvent> {
+    pub(crate) fn xks(&self) -> Vec<XksEvent> {
         let only = |event: &Event| if let Event::Xks(xks) = event { Some(xks.clone()) } else { None };
         self.events.borrow().iter().filter_map(only).collect()
     }
 
-    pub fn kms(&self) -> Vec<KmsEvent> {
+    pub(crate) fn kms(&self) -> Vec<KmsEvent> {
         let only = |event: &Event| if let Event::Kms(kms) = event { Some(kms.clone()) } else { None };
         self.events.borrow().iter().filter_map(only).collect()
     }
 
     /// Everything, as text, for comparisons.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{:?}", self.events.borrow())
     }
 }
@@ -75,7 +75,7 @@ impl Recorder for Tape {
 
 /// What becomes of one connection set-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connect {
+pub(crate) enum Connect {
     Accept,
     Refuse,
     /// No SYN-ACK, ever.
@@ -87,19 +87,19 @@ pub enum Connect {
 type Acceptor = Box<dyn Fn(DuplexStream)>;
 
 /// A network of in-memory pipes.
-pub struct Pipes {
-    pub behaviour: Cell<Connect>,
+pub(crate) struct Pipes {
+    pub(crate) behaviour: Cell<Connect>,
     /// What the next connections do, last first; then `behaviour` holds.
-    pub script: RefCell<Vec<Connect>>,
-    pub connects: Cell<u32>,
+    pub(crate) script: RefCell<Vec<Connect>>,
+    pub(crate) connects: Cell<u32>,
     /// How long a connection takes.
-    pub delay: Cell<Duration>,
+    pub(crate) delay: Cell<Duration>,
     accept: Acceptor,
     stalled: RefCell<Vec<DuplexStream>>,
 }
 
 impl Pipes {
-    pub fn new(accept: impl Fn(DuplexStream) + 'static) -> Rc<Self> {
+    pub(crate) fn new(accept: impl Fn(DuplexStream) + 'static) -> Rc<Self> {
         Rc::new(Self {
             behaviour: Cell::new(Connect::Accept),
             script: RefCell::default(),
@@ -132,17 +132,17 @@ impl Dial for Pipes {
 }
 
 /// A KMS with its surroundings.
-pub struct World {
-    pub kms: Rc<KmsModel>,
-    pub pipes: Rc<Pipes>,
-    pub tape: Rc<Tape>,
-    pub violations: Rc<Violations>,
+pub(crate) struct World {
+    pub(crate) kms: Rc<KmsModel>,
+    pub(crate) pipes: Rc<Pipes>,
+    pub(crate) tape: Rc<Tape>,
+    pub(crate) violations: Rc<Violations>,
     /// Added to the wall clock of every KMS host, in seconds.
-    pub skew_secs: Rc<Cell<i64>>,
+    pub(crate) skew_secs: Rc<Cell<i64>>,
 }
 
 /// A key store with two keys, in a KMS that reaches it through `pipes`.
-pub fn world(settings: KmsSettings, pipes: Rc<Pipes>, tls: Option<ClientTls>, seed: u8) -> World {
+pub(crate) fn world(settings: KmsSettings, pipes: Rc<Pipes>, tls: Option<ClientTls>, seed: u8) -> World {
     let tape = Rc::new(Tape::new());
     let violations = Rc::new(Violations::default());
     let skew_secs = Rc::new(Cell::new(0));

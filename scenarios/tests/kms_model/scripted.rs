@@ -1,11 +1,9 @@
 //! The KMS model against a scripted proxy on in-memory pipes and paused time: what each misbehaviour looks like to
 //! KMS's caller, how long it takes, and which alarm rings.
 
-mod kms_support;
-
+use crate::support::{CALLER, Connect, OTHER_CALLER, Pipes, World, simulate, world};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kms_support::{CALLER, Connect, OTHER_CALLER, Pipes, World, simulate, world};
 use scenarios::kms::client::ClientTls;
 use scenarios::kms::failure::Cause;
 use scenarios::kms::settings::KmsSettings;
