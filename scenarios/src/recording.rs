@@ -41,7 +41,7 @@ pub struct ServiceFigures {
     pub from_held_key: u64,
     /// KMS calls.
     pub kms_calls: u64,
-    /// When the first failed request came in that came in after the first fault began.
+    /// When a user first saw a failure.
     pub first_failure: Option<Duration>,
     /// When the last failed request came in.
     pub last_failure: Option<Duration>,
@@ -229,7 +229,7 @@ impl Recorder for Recording {
                 let in_fault = self.in_fault(event.at);
                 if let Some(figures) = inner.services.get_mut(event.service) {
                     figures.stats.record(&event);
-                    figures.take(index(event.at, self.bucket), event.at, in_fault, event.outcome);
+                    figures.take(index(event.at, self.bucket), event.at, event.took, in_fault, event.outcome);
                 }
             }
             Event::Kms(event) => {
@@ -261,7 +261,7 @@ fn index(at: Duration, bucket: Duration) -> usize {
 }
 
 impl ServiceFigures {
-    fn take(&mut self, bucket: usize, at: Duration, in_fault: bool, outcome: ServiceOutcome) {
+    fn take(&mut self, bucket: usize, at: Duration, took: Duration, in_fault: bool, outcome: ServiceOutcome) {
         self.requests += 1;
         if in_fault {
             self.during_faults.0 += 1;
@@ -272,8 +272,8 @@ impl ServiceFigures {
                 if in_fault {
                     self.during_faults.1 += 1;
                 }
+                self.first_failure.get_or_insert(at + took);
                 // Events come in the order in which requests end; what matters here is when they came in.
-                self.first_failure = Some(self.first_failure.map_or(at, |first| first.min(at)));
                 if self.last_failure.is_none_or(|last| at >= last) {
                     self.last_failure = Some(at);
                     self.recovered = self.recovered.filter(|recovered| *recovered > at);
@@ -451,16 +451,16 @@ mod tests {
         let mut figures =
             ServiceFigures { ok: vec![0; 10], failed: vec![0; 10], ..ServiceFigures::default() };
         let s = Duration::from_secs;
-        figures.take(1, s(1), false, ServiceOutcome::ServedByKms);
-        figures.take(2, s(2), true, failed());
-        figures.take(4, s(4), true, ServiceOutcome::ServedByKms);
+        figures.take(1, s(1), Duration::ZERO, false, ServiceOutcome::ServedByKms);
+        figures.take(2, s(2), Duration::ZERO, true, failed());
+        figures.take(4, s(4), Duration::ZERO, true, ServiceOutcome::ServedByKms);
         assert_eq!(figures.recovered, Some(s(4)));
         // It came in before that success but ended later: no new failure after the recovery.
-        figures.take(3, s(3), true, failed());
+        figures.take(3, s(3), Duration::ZERO, true, failed());
         assert_eq!(figures.recovered, Some(s(4)));
-        figures.take(5, s(5), true, failed());
+        figures.take(5, s(5), Duration::ZERO, true, failed());
         assert_eq!(figures.recovered, None);
-        figures.take(6, s(6), false, ServiceOutcome::ServedFromCache);
+        figures.take(6, s(6), Duration::ZERO, false, ServiceOutcome::ServedFromCache);
         assert_eq!(
             (figures.first_failure, figures.last_failure, figures.recovered),
             (Some(s(2)), Some(s(5)), Some(s(6)))
