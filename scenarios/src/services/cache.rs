@@ -42,13 +42,13 @@ impl<K: Ord + Copy> KeyCache<K> {
     }
 
     /// Serves a request that needs the key: from the cache, by `refresh`, or with the answer of a refresh under way.
+    /// A successful refresh says how long its key is held.
     pub(super) async fn serve(
         &self,
         desk: &Desk,
         key: K,
-        ttl: Duration,
         visible: &Visible,
-        refresh: impl Future<Output = Tried<()>>,
+        refresh: impl Future<Output = Tried<Duration>>,
     ) -> ServiceOutcome {
         let under_way = match self.entries.borrow().get(&key) {
             Some(Entry::Held { until }) if desk.now() < *until => return ServiceOutcome::ServedFromCache,
@@ -69,10 +69,10 @@ impl<K: Ord + Copy> KeyCache<K> {
         self.entries.borrow_mut().insert(key, Entry::Refreshing(answer));
         let tried = refresh.await;
         match tried.result {
-            Ok(()) => self.put(key, desk.now(), ttl),
+            Ok(ttl) => self.put(key, desk.now(), ttl),
             Err(_) => drop(self.entries.borrow_mut().remove(&key)),
         }
-        tell.send_replace(Some(tried.result.clone()));
+        tell.send_replace(Some(tried.result.clone().map(drop)));
         visible.outcome(tried)
     }
 }
