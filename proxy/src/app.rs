@@ -2,14 +2,18 @@
 //!
 //! Place on the map: `config` (or a scenario) builds an [`App`]; `server` and `http` serve it.
 
+use crate::admission::Admission;
 use crate::authorise::Access;
 use crate::env::Env;
 use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::key::{KeyId, KeyName, KeyVersion, UriPrefix};
 use crate::sigv4::Credential;
+use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// One logical key store: a path prefix with its own credentials, keys and HSM (XKS-NET-6, XKS-AUTH-7).
@@ -28,6 +32,27 @@ pub struct KeyStore {
     pub access: Access,
     /// Where the keys are.
     pub hsm: Arc<dyn Hsm>,
+}
+
+impl KeyStore {
+    /// A key store that accepts any region, finds every key by its label, and lets its credentials do everything.
+    /// The public fields narrow that.
+    pub fn new(
+        name: impl Into<String>,
+        prefix: UriPrefix,
+        credentials: Vec<Credential>,
+        hsm: Arc<dyn Hsm>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            prefix,
+            region: None,
+            credentials,
+            keys: KeyDirectory::default(),
+            access: Access::default(),
+            hsm,
+        }
+    }
 }
 
 /// Maps external key ids to key objects in the HSM, one per key version.
@@ -139,18 +164,168 @@ pub struct Identity {
     pub ekm_vendor: String,
 }
 
-/// The whole proxy, ready to serve.
-pub struct App {
-    /// The key stores, each prefix once.
-    pub stores: Vec<KeyStore>,
+/// What an [`App`] is built from besides its key stores and its doors. All of it stays for the life of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
     /// Every limit.
     pub limits: Limits,
     /// What GetHealthStatus says of the proxy.
     pub identity: Identity,
     /// Path of the load balancer's health check (XKS-NET-8). Default `/ping`.
     pub ping_path: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            identity: Identity {
+                fleet_size: 1,
+                vendor: "xks-proxy".into(),
+                model: concat!("xks-proxy ", env!("CARGO_PKG_VERSION")).into(),
+                ekm_vendor: "PKCS#11".into(),
+            },
+            ping_path: "/ping".into(),
+        }
+    }
+}
+
+/// The whole proxy, ready to serve. Build it with [`App::new`].
+pub struct App {
+    /// Every limit.
+    pub limits: Limits,
+    /// What GetHealthStatus says of the proxy.
+    pub identity: Identity,
+    /// Path of the load balancer's health check (XKS-NET-8).
+    pub ping_path: String,
     /// Wall time and non-secret randomness.
     pub env: Arc<dyn Env>,
     /// Who hears of each request.
     pub subscriber: Arc<dyn Subscriber>,
+    /// How many requests are being worked on.
+    pub admission: Admission,
+    stores: ArcSwap<Stores>,
+    draining: AtomicBool,
+}
+
+/// The key stores by prefix.
+type Stores = BTreeMap<String, Arc<KeyStore>>;
+
+/// Two key stores have the same prefix, so a path would not say which one is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DuplicatePrefix {
+    /// The prefix that stands twice.
+    pub prefix: UriPrefix,
+    /// The names of the two key stores.
+    pub names: (String, String),
+}
+
+impl fmt::Display for DuplicatePrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the key stores {:?} and {:?} both have the URI prefix {:?}; give each its own",
+            self.names.0,
+            self.names.1,
+            self.prefix.as_str()
+        )
+    }
+}
+
+impl std::error::Error for DuplicatePrefix {}
+
+impl App {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// When two key stores have the same prefix.
+    pub fn new(
+        settings: Settings,
+        stores: Vec<KeyStore>,
+        env: Arc<dyn Env>,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Self, DuplicatePrefix> {
+        Ok(Self {
+            admission: Admission::new(settings.limits.in_flight_max),
+            limits: settings.limits,
+            identity: settings.identity,
+            ping_path: settings.ping_path,
+            env,
+            subscriber,
+            stores: ArcSwap::from_pointee(by_prefix(stores)?),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Replaces all key stores at once: credentials, keys and policies (XKS-AUTH-4, XKS-AZ-4). A request already
+    /// routed finishes with what it began with; no connection is dropped.
+    ///
+    /// # Errors
+    /// When two key stores have the same prefix; then the old ones stay.
+    pub fn replace_stores(&self, stores: Vec<KeyStore>) -> Result<(), DuplicatePrefix> {
+        self.stores.store(Arc::new(by_prefix(stores)?));
+        Ok(())
+    }
+
+    /// The key store with exactly this prefix, in the form of [`UriPrefix::as_str`].
+    pub fn store(&self, prefix: &str) -> Option<Arc<KeyStore>> {
+        self.stores.load().get(prefix).cloned()
+    }
+
+    /// From now on the load balancer's health check answers 503, so that it sends its traffic elsewhere, while
+    /// everything else is still served. `server::serve` calls this on shutdown; calling it earlier gives the load
+    /// balancer time to notice. There is no way back.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`App::start_draining`] has been called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+fn by_prefix(stores: Vec<KeyStore>) -> Result<Stores, DuplicatePrefix> {
+    let mut map = Stores::new();
+    for store in stores {
+        if let Some(first) = map.get(store.prefix.as_str()) {
+            let names = (first.name.clone(), store.name.clone());
+            return Err(DuplicatePrefix { prefix: store.prefix, names });
+        }
+        map.insert(store.prefix.as_str().to_owned(), Arc::new(store));
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> KeyDirectory {
+        let versions =
+            BTreeMap::from([(KeyVersion(1), KeyName::label("old")), (KeyVersion(3), KeyName::label("new"))]);
+        let entry = KeyEntry { current: KeyVersion(3), versions };
+        KeyDirectory {
+            entries: BTreeMap::from([(KeyId::parse("foo").unwrap(), entry)]),
+            others: OtherKeys::ByLabel,
+        }
+    }
+
+    #[test]
+    fn a_key_with_an_entry_has_exactly_its_versions() {
+        let (keys, foo) = (directory(), KeyId::parse("foo").unwrap());
+        assert_eq!(keys.current(&foo), Some((KeyVersion(3), KeyName::label("new"))));
+        assert_eq!(keys.version(&foo, KeyVersion(1)), Some(KeyName::label("old")));
+        assert_eq!(keys.version(&foo, KeyVersion(2)), None);
+    }
+
+    #[test]
+    fn a_key_without_an_entry_is_version_1_of_its_label_or_nothing() {
+        let (mut keys, bar) = (directory(), KeyId::parse("bar").unwrap());
+        assert_eq!(keys.current(&bar), Some((KeyVersion(1), KeyName::label("bar"))));
+        assert_eq!(keys.version(&bar, KeyVersion(2)), None);
+        keys.others = OtherKeys::NotFound;
+        assert_eq!(keys.current(&bar), None);
+        assert_eq!(keys.version(&bar, KeyVersion(1)), None);
+    }
 }

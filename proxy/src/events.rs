@@ -4,8 +4,10 @@
 //! Place on the map: the last thing `http::handle` does. Plaintext and secrets have no path into an event
 //! (XKS-MD-6): no field can hold one.
 
+use crate::calendar::rfc3339;
 use crate::env::UnixTime;
 use crate::error::ErrorName;
+use serde::Serialize;
 use std::time::Duration;
 
 /// The four operations of the API.
@@ -45,7 +47,7 @@ pub struct Stations {
     pub sigv4: Duration,
     /// JSON and field validation.
     pub parse: Duration,
-    /// The HSM calls, queueing included.
+    /// The HSM calls, queueing included, and the few microseconds of writing their result as JSON.
     pub hsm: Duration,
     /// From the head of the request to its response.
     pub total: Duration,
@@ -76,7 +78,11 @@ pub struct AuditEvent {
     pub kms_key_arn: Option<String>,
     /// `requestMetadata.kmsViaService`.
     pub via_service: Option<String>,
-    /// The status sent.
+    /// `requestMetadata.awsSourceVpc`.
+    pub source_vpc: Option<String>,
+    /// `requestMetadata.awsSourceVpce`.
+    pub source_vpce: Option<String>,
+    /// The status sent; [`STATUS_CALLER_GONE`] when nobody was left to send one to.
     pub status: u16,
     /// The error name sent; `None` for a success.
     pub error_name: Option<ErrorName>,
@@ -88,8 +94,130 @@ pub struct AuditEvent {
     pub stations: Stations,
 }
 
+impl AuditEvent {
+    /// An event of which nothing is known yet but when and under which id the request arrived.
+    pub fn new(time: UnixTime, request_id: String) -> Self {
+        Self {
+            time,
+            request_id,
+            key_store: None,
+            operation: None,
+            key_id: None,
+            access_key_id: None,
+            kms_request_id: None,
+            kms_operation: None,
+            principal_arn: None,
+            kms_key_arn: None,
+            via_service: None,
+            source_vpc: None,
+            source_vpce: None,
+            status: STATUS_CALLER_GONE,
+            error_name: None,
+            detail: None,
+            ck_rv: None,
+            stations: Stations::default(),
+        }
+    }
+}
+
+/// In [`AuditEvent::status`]: the caller closed the connection before its answer was ready. Never sent; the number is
+/// the one nginx logs for it.
+pub const STATUS_CALLER_GONE: u16 = 499;
+
+/// The event as one line of JSON without a newline, for the audit log. Unknown fields are left out; times are whole
+/// microseconds; `time` is RFC 3339 in UTC; `ck_rv` is hexadecimal, as PKCS#11 writes it.
+pub fn json_line(event: &AuditEvent) -> String {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        time: String,
+        request_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key_store: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        operation: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        access_key_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kms_request_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kms_operation: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        principal_arn: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kms_key_arn: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        via_service: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source_vpc: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source_vpce: Option<&'a str>,
+        status: u16,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error_name: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ck_rv: Option<String>,
+        read_us: u128,
+        sigv4_us: u128,
+        parse_us: u128,
+        hsm_us: u128,
+        total_us: u128,
+    }
+    let line = Line {
+        time: rfc3339(event.time),
+        request_id: &event.request_id,
+        key_store: event.key_store.as_deref(),
+        operation: event.operation.map(Operation::as_str),
+        key_id: event.key_id.as_deref(),
+        access_key_id: event.access_key_id.as_deref(),
+        kms_request_id: event.kms_request_id.as_deref(),
+        kms_operation: event.kms_operation.as_deref(),
+        principal_arn: event.principal_arn.as_deref(),
+        kms_key_arn: event.kms_key_arn.as_deref(),
+        via_service: event.via_service.as_deref(),
+        source_vpc: event.source_vpc.as_deref(),
+        source_vpce: event.source_vpce.as_deref(),
+        status: event.status,
+        error_name: event.error_name.map(ErrorName::as_str),
+        detail: event.detail.as_deref(),
+        ck_rv: event.ck_rv.map(|rv| format!("{rv:#x}")),
+        read_us: event.stations.read.as_micros(),
+        sigv4_us: event.stations.sigv4.as_micros(),
+        parse_us: event.stations.parse.as_micros(),
+        hsm_us: event.stations.hsm.as_micros(),
+        total_us: event.stations.total.as_micros(),
+    };
+    // Strings and numbers under string keys: serialisation has nothing to fail on.
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
 /// Receives every event. Called on the request's own task: must be quick and must not block.
 pub trait Subscriber: Send + Sync {
     /// One request has been answered, or given up because its caller went away.
     fn audit(&self, event: &AuditEvent);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known_and_stays_one_line() {
+        let mut event = AuditEvent::new(UnixTime(Duration::from_millis(1_767_323_045_678)), "00ff".into());
+        event.operation = Some(Operation::Encrypt);
+        event.kms_request_id = Some("a\"b\nc".into());
+        event.status = 500;
+        event.error_name = Some(ErrorName::InternalException);
+        event.ck_rv = Some(0x30);
+        event.stations.total = Duration::from_nanos(1_234_567);
+        assert_eq!(
+            json_line(&event),
+            "{\"time\":\"2026-01-02T03:04:05.678Z\",\"request_id\":\"00ff\",\"operation\":\"Encrypt\",\
+             \"kms_request_id\":\"a\\\"b\\nc\",\"status\":500,\"error_name\":\"InternalException\",\"ck_rv\":\"0x30\",\
+             \"read_us\":0,\"sigv4_us\":0,\"parse_us\":0,\"hsm_us\":0,\"total_us\":1234}"
+        );
+    }
 }

@@ -15,12 +15,21 @@
 //! | reply | [`error`], [`events`] | the error table; exactly one audit event per request |
 //!
 //! Around them: [`app`] holds the key stores, [`config`] is the only reader of files and environment,
-//! [`env`] is the door to wall time and non-secret randomness, [`secret`] the types that cannot print.
+//! [`env`] is the door to wall time and non-secret randomness, [`secret`] the types that cannot print,
+//! [`calendar`] writes wall time as logs and HTTP want it.
 
-// pub mod app;
+pub mod admission;
+pub mod api;
+pub mod app;
+pub mod authorise;
+pub mod calendar;
 pub mod env;
 pub mod error;
 pub mod events;
 pub mod hsm;
+pub mod http;
 pub mod key;
 pub mod secret;
+pub mod server;
+pub mod sigv4;
+pub mod tls;

@@ -1,0 +1,181 @@
+//! Who may do what: an allow-list over the key, the operation and the caller, decided without input or output
+//! (XKS-AZ-1 to XKS-AZ-3).
+//!
+//! Place on the map: after the request has been authenticated and parsed, before the HSM is asked. Every rule is a
+//! conjunction of conditions; a request is admitted when one rule holds in full. A denial names the rule that came
+//! closest, so that an operator sees which line to change (XKS-AZ-2).
+
+mod pattern;
+
+pub use pattern::Pattern;
+
+use crate::events::Operation;
+use crate::key::KeyId;
+use std::fmt;
+
+/// The allow-list of one key store. Empty admits everyone its credentials admit.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// One of these must hold, unless there are none.
+    pub rules: Vec<Rule>,
+}
+
+/// One line of the allow-list. A condition whose list is empty holds for every request; else one of its entries
+/// must match. A pattern condition on a field the request does not carry fails.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    /// For the log of a denial.
+    pub name: String,
+    /// External key ids.
+    pub keys: Vec<Pattern>,
+    /// Operations. GetHealthStatus needs no rule (XKS-HLT-3).
+    pub operations: Vec<Operation>,
+    /// `requestMetadata.awsPrincipalArn`: who asked KMS.
+    pub principal_arns: Vec<Pattern>,
+    /// `requestMetadata.kmsKeyArn`. KMS must send it with encrypt and decrypt only (XKS-MD-2), so a rule with this
+    /// condition does not admit a GetKeyMetadata without it, such as the one made when a KMS key is created.
+    pub kms_key_arns: Vec<Pattern>,
+    /// `requestMetadata.kmsOperation`: what KMS was asked to do.
+    pub kms_operations: Vec<Pattern>,
+    /// `requestMetadata.kmsViaService`: the AWS service that asked on the principal's behalf.
+    pub via_services: Vec<Pattern>,
+}
+
+/// The facts a decision is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The external key id in the path.
+    pub key: &'a KeyId,
+    /// The operation in the path.
+    pub operation: Operation,
+    /// `requestMetadata.awsPrincipalArn`.
+    pub principal_arn: &'a str,
+    /// `requestMetadata.kmsKeyArn`, if sent.
+    pub kms_key_arn: Option<&'a str>,
+    /// `requestMetadata.kmsOperation`.
+    pub kms_operation: &'a str,
+    /// `requestMetadata.kmsViaService`, if sent.
+    pub via_service: Option<&'a str>,
+}
+
+/// No rule admits the request (AccessDeniedException). Its `Display` is for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The name of the rule that came closest: the one whose failing condition comes last, the first of equals.
+    pub rule: String,
+    /// The first of its conditions that did not hold.
+    pub condition: Condition,
+    /// What the request had there; `None` when it had nothing.
+    pub found: Option<String>,
+}
+
+/// The conditions of a [`Rule`], in the order they are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// [`Rule::keys`]
+    Key,
+    /// [`Rule::operations`]
+    Operation,
+    /// [`Rule::principal_arns`]
+    PrincipalArn,
+    /// [`Rule::kms_key_arns`]
+    KmsKeyArn,
+    /// [`Rule::kms_operations`]
+    KmsOperation,
+    /// [`Rule::via_services`]
+    ViaService,
+}
+
+impl Access {
+    /// Admits or denies.
+    ///
+    /// # Errors
+    /// When there are rules and none holds, except for GetHealthStatus, which is always admitted (XKS-HLT-3).
+    pub fn decide(&self, asked: &Asked<'_>) -> Result<(), Denied> {
+        if self.rules.is_empty() || asked.operation == Operation::GetHealthStatus {
+            return Ok(());
+        }
+        let mut closest: Option<(&Rule, Condition)> = None;
+        for rule in &self.rules {
+            let Some(failed) = rule.first_failing(asked) else { return Ok(()) };
+            if closest.is_none_or(|(_, before)| failed > before) {
+                closest = Some((rule, failed));
+            }
+        }
+        match closest {
+            Some((rule, condition)) => Err(Denied {
+                rule: rule.name.clone(),
+                condition,
+                found: condition.of(asked).map(str::to_owned),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Rule {
+    fn first_failing(&self, asked: &Asked<'_>) -> Option<Condition> {
+        const ORDER: [Condition; 6] = [
+            Condition::Key,
+            Condition::Operation,
+            Condition::PrincipalArn,
+            Condition::KmsKeyArn,
+            Condition::KmsOperation,
+            Condition::ViaService,
+        ];
+        ORDER.into_iter().find(|condition| !self.holds(*condition, asked))
+    }
+
+    fn holds(&self, condition: Condition, asked: &Asked<'_>) -> bool {
+        let patterns = match condition {
+            Condition::Operation => {
+                return self.operations.is_empty() || self.operations.contains(&asked.operation);
+            }
+            Condition::Key => &self.keys,
+            Condition::PrincipalArn => &self.principal_arns,
+            Condition::KmsKeyArn => &self.kms_key_arns,
+            Condition::KmsOperation => &self.kms_operations,
+            Condition::ViaService => &self.via_services,
+        };
+        patterns.is_empty()
+            || condition.of(asked).is_some_and(|found| patterns.iter().any(|pattern| pattern.matches(found)))
+    }
+}
+
+impl Condition {
+    /// The name of the fact, as the request carries it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key id",
+            Self::Operation => "operation",
+            Self::PrincipalArn => "awsPrincipalArn",
+            Self::KmsKeyArn => "kmsKeyArn",
+            Self::KmsOperation => "kmsOperation",
+            Self::ViaService => "kmsViaService",
+        }
+    }
+
+    fn of<'a>(self, asked: &Asked<'a>) -> Option<&'a str> {
+        match self {
+            Self::Key => Some(asked.key.as_str()),
+            Self::Operation => Some(asked.operation.as_str()),
+            Self::PrincipalArn => Some(asked.principal_arn),
+            Self::KmsKeyArn => asked.kms_key_arn,
+            Self::KmsOperation => Some(asked.kms_operation),
+            Self::ViaService => asked.via_service,
+        }
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.condition.as_str();
+        write!(f, "no rule admits the request; the closest, {:?}, ", self.rule)?;
+        match &self.found {
+            Some(found) => write!(f, "does not admit {name} {found:?}"),
+            None => write!(f, "asks for a {name}, and the request has none"),
+        }
+    }
+}
+
+impl std::error::Error for Denied {}

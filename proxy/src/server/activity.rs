@@ -1,0 +1,126 @@
+//! What a connection has been doing, and when it has done too little for too long.
+//!
+//! Place on the map: [`guarded_io`](super::guarded_io) tells of bytes, [`connection`](super::connection) of requests,
+//! and the latter cuts the connection off at [`Activity::expiry`].
+
+use crate::app::Limits;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
+
+/// Bytes that open an HTTP/2 connection and no HTTP/1 request (RFC 9113, 3.4).
+const HTTP2_OPENING: [u8; 4] = *b"PRI ";
+
+/// Shared between a connection's stream of bytes and its requests.
+pub(super) struct Activity(Mutex<State>);
+
+struct State {
+    /// Requests being worked on.
+    in_flight: usize,
+    /// When the connection was taken or its last request ended.
+    quiet_since: Instant,
+    /// When the first byte of a head arrived that is not complete yet.
+    head_since: Option<Instant>,
+    /// The first bytes of the connection.
+    opening: Vec<u8>,
+}
+
+/// Why and when a connection is cut off unless something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// The head of a request has begun and must be complete by then.
+    Head(Instant),
+    /// Nothing has been asked; by then something must.
+    Idle(Instant),
+    /// A request is being worked on, under its own deadline.
+    Never,
+}
+
+impl Activity {
+    pub(super) fn begin() -> Self {
+        let (in_flight, quiet_since) = (0, Instant::now());
+        Self(Mutex::new(State { in_flight, quiet_since, head_since: None, opening: Vec::new() }))
+    }
+
+    /// Whether not a byte has arrived yet.
+    pub(super) fn untouched(&self) -> bool {
+        self.state().opening.is_empty()
+    }
+
+    pub(super) fn bytes_arrived(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        let missing = HTTP2_OPENING.len() - state.opening.len();
+        state.opening.extend(bytes.iter().take(missing));
+        if state.in_flight == 0 && state.head_since.is_none() {
+            state.head_since = Some(Instant::now());
+        }
+    }
+
+    /// A head is complete; the request lasts until the guard is dropped.
+    pub(super) fn request(&self) -> InFlight<'_> {
+        let mut state = self.state();
+        state.in_flight += 1;
+        state.head_since = None;
+        InFlight(self)
+    }
+
+    pub(super) fn expiry(&self, limits: &Limits) -> Expiry {
+        let state = self.state();
+        // Between HTTP/2 requests come frames that are no part of a head, so there only the idle limit holds.
+        let http2 = state.opening == HTTP2_OPENING;
+        match state.head_since {
+            _ if state.in_flight > 0 => Expiry::Never,
+            Some(since) if !http2 => Expiry::Head(since + limits.head_timeout),
+            _ => Expiry::Idle(state.quiet_since + limits.idle_timeout),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request being worked on.
+pub(super) struct InFlight<'a>(&'a Activity);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.in_flight -= 1;
+        state.quiet_since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_has_begun_must_end_soon_and_silence_may_last_longer() {
+        let limits = Limits::default();
+        let (activity, start) = (Activity::begin(), Instant::now());
+        assert!(activity.untouched());
+        assert_eq!(activity.expiry(&limits), Expiry::Idle(start + limits.idle_timeout));
+        advance(Duration::from_secs(1)).await;
+        activity.bytes_arrived(b"P");
+        advance(Duration::from_secs(1)).await;
+        activity.bytes_arrived(b"OST /");
+        assert!(!activity.untouched());
+        let head_since = start + Duration::from_secs(1);
+        assert_eq!(activity.expiry(&limits), Expiry::Head(head_since + limits.head_timeout));
+        let request = activity.request();
+        activity.bytes_arrived(b"a body");
+        assert_eq!(activity.expiry(&limits), Expiry::Never);
+        drop(request);
+        assert_eq!(activity.expiry(&limits), Expiry::Idle(Instant::now() + limits.idle_timeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_between_http2_requests_are_no_head() {
+        let (limits, activity) = (Limits::default(), Activity::begin());
+        activity.bytes_arrived(b"PR");
+        activity.bytes_arrived(b"I * HTTP/2.0");
+        assert_eq!(activity.expiry(&limits), Expiry::Idle(Instant::now() + limits.idle_timeout));
+    }
+}

@@ -1,0 +1,130 @@
+//! One connection, from its TLS handshake to its end.
+//!
+//! Place on the map: a task started by [`serve`](super::serve).
+
+use super::activity::{Activity, Expiry};
+use super::guarded_io::GuardedIo;
+use super::streams::{Spawner, Streams};
+use crate::app::{App, Limits};
+use crate::http::handle;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+
+/// Requests at once on one HTTP/2 connection. KMS spreads its load over connections, and all of them together are
+/// limited by `limits.in_flight_max`.
+const STREAMS_MAX: u32 = 64;
+
+/// The smallest read buffer hyper takes.
+const HYPER_BUFFER_BYTES_MIN: usize = 8_192;
+
+/// Serves one connection until it ends, is cut off, or drains.
+pub(super) async fn serve<T>(
+    io: T,
+    app: Arc<App>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    draining: watch::Receiver<bool>,
+) where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(tls) = tls else { return serve_http(io, app, draining).await };
+    match timeout(app.limits.handshake_timeout, TlsAcceptor::from(tls).accept(io)).await {
+        Ok(Ok(stream)) => serve_http(stream, app, draining).await,
+        // At a level an operator can switch on: scanners and TCP health checks make this an everyday event.
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake took longer than limits.handshake_timeout"),
+    }
+}
+
+async fn serve_http<T>(io: T, app: Arc<App>, mut draining: watch::Receiver<bool>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Arc::new(Activity::begin());
+    let streams = Streams::default();
+    let http = http_settings(&app.limits, streams.spawner());
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let (app, activity) = (Arc::clone(&app), Arc::clone(&activity));
+        async move {
+            let _in_flight = activity.request();
+            Ok::<_, Infallible>(handle(&app, request).await)
+        }
+    });
+    let io = TokioIo::new(GuardedIo::new(io, Arc::clone(&app), Arc::clone(&activity)));
+    let mut connection = pin!(http.serve_connection(io, service));
+    let mut drain = pin!(draining.wait_for(|draining| *draining));
+    let mut timer = pin!(sleep_until(Instant::now() + app.limits.idle_timeout));
+    let mut closing: Option<Instant> = None;
+    poll_fn(|cx| {
+        loop {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if closing.is_none() && drain.as_mut().poll(cx).is_ready() {
+                if activity.untouched() {
+                    return Poll::Ready(());
+                }
+                // From here on the drain timeout is the limit.
+                closing = Some(Instant::now() + app.limits.drain_timeout);
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
+            // The limit moves with every request; the timer follows only when it would ring too late, and otherwise
+            // finds out when it rings that it is too early. So a busy connection does not touch it.
+            let now = Instant::now();
+            let (limit, idle) = match (closing, activity.expiry(&app.limits)) {
+                (Some(at), _) => (at, false),
+                (None, Expiry::Head(at)) => (at, false),
+                (None, Expiry::Idle(at)) => (at, true),
+                (None, Expiry::Never) => (now + app.limits.idle_timeout, false),
+            };
+            if limit < timer.deadline() {
+                timer.as_mut().reset(limit);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if now < limit {
+                timer.as_mut().reset(limit);
+            } else if idle {
+                // What an idle peer has not read yet, or its last answer, gets as long as a head gets to arrive.
+                closing = Some(now + app.limits.head_timeout);
+                connection.as_mut().graceful_shutdown();
+                timer.as_mut().reset(now + app.limits.head_timeout);
+            } else {
+                return Poll::Ready(());
+            }
+        }
+    })
+    .await;
+    drop(streams);
+}
+
+fn http_settings(limits: &Limits, spawner: Spawner) -> auto::Builder<Spawner> {
+    let header_list_bytes_max = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
+    let mut http = auto::Builder::new(spawner);
+    // `Activity` limits heads and idleness apart from each other, which hyper's one timer cannot; and `Date` comes from
+    // our own clock.
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes_max.max(HYPER_BUFFER_BYTES_MIN))
+        .max_headers(limits.headers_max)
+        .auto_date_header(false);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(header_list_bytes_max)
+        .max_concurrent_streams(STREAMS_MAX)
+        .auto_date_header(false);
+    http
+}

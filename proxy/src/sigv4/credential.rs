@@ -1,0 +1,144 @@
+//! Credentials: an access key id and its secret.
+//!
+//! Place on the map: held by a key store (`app::KeyStore::credentials`), used by [`verify`](super::verify).
+
+use crate::secret::Secret;
+use arc_swap::ArcSwapOption;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::fmt;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// An access key id: 20 to 30 characters of `[A-Z2-7]` (XKS-AUTH-3).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccessKeyId(String);
+
+impl AccessKeyId {
+    /// The id as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AccessKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a pair is not a [`Credential`]. Says nothing of the secret but its length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialError(String);
+
+impl fmt::Display for CredentialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CredentialError {}
+
+/// Who may sign, and with which secret. Does not print the secret, and wipes it on drop.
+pub struct Credential {
+    access_key_id: AccessKeyId,
+    secret: Secret,
+    /// The signing key of the last scope a request was accepted with. It changes no answer, only how long one takes.
+    signing_key: ArcSwapOption<SigningKey>,
+}
+
+/// A signing key and the scope it is for: `date/region/service/aws4_request`.
+struct SigningKey {
+    scope: String,
+    mac: Hmac<Sha256>,
+}
+
+impl Credential {
+    /// A credential as KMS uses them (XKS-AUTH-3).
+    ///
+    /// # Errors
+    /// When the id is not 20 to 30 characters of `[A-Z2-7]`, or the secret not 43 to 64 of `[A-Za-z0-9/+=]`.
+    pub fn new(access_key_id: &str, secret: Secret) -> Result<Self, CredentialError> {
+        let id_len = access_key_id.len();
+        if !(20..=30).contains(&id_len)
+            || access_key_id.bytes().any(|b| !matches!(b, b'A'..=b'Z' | b'2'..=b'7'))
+        {
+            return Err(CredentialError(format!(
+                "an access key id has 20 to 30 characters of A-Z 2-7; {access_key_id:?} ({id_len} bytes) has not"
+            )));
+        }
+        let secret_len = secret.expose().len();
+        if !(43..=64).contains(&secret_len) {
+            return Err(CredentialError(format!(
+                "a secret access key has 43 to 64 characters, the one of {access_key_id} has {secret_len}"
+            )));
+        }
+        if secret.expose().bytes().any(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'/' | b'+' | b'='))) {
+            return Err(CredentialError(format!(
+                "a secret access key holds only A-Z a-z 0-9 / + =, the one of {access_key_id} has something else"
+            )));
+        }
+        Ok(Self::unchecked(access_key_id, secret))
+    }
+
+    /// A credential of any form, for signers other than KMS: IAM's secrets have 40 characters, and AWS's published
+    /// test vectors an id of 11.
+    pub fn unchecked(access_key_id: &str, secret: Secret) -> Self {
+        Self {
+            access_key_id: AccessKeyId(access_key_id.to_owned()),
+            secret,
+            signing_key: ArcSwapOption::empty(),
+        }
+    }
+
+    /// The public half.
+    pub fn access_key_id(&self) -> &AccessKeyId {
+        &self.access_key_id
+    }
+
+    /// The state of HMAC under the signing key for `scope`: from memory, or derived.
+    pub(super) fn signer(&self, scope: &str) -> Hmac<Sha256> {
+        match &*self.signing_key.load() {
+            Some(known) if known.scope == scope => known.mac.clone(),
+            _ => self.derive(scope),
+        }
+    }
+
+    /// Keeps the signing key for `scope`. To be called with the scope of an accepted request only, so that a stranger
+    /// cannot make every honest request pay for a derivation.
+    pub(super) fn remember(&self, scope: &str) {
+        if !self.signing_key.load().as_ref().is_some_and(|known| known.scope == scope) {
+            let mac = self.derive(scope);
+            self.signing_key.store(Some(Arc::new(SigningKey { scope: scope.to_owned(), mac })));
+        }
+    }
+
+    /// One HMAC per part of the scope, as SigV4 derives its signing key.
+    fn derive(&self, scope: &str) -> Hmac<Sha256> {
+        let first = Zeroizing::new([b"AWS4", self.secret.expose().as_bytes()].concat());
+        let mut mac = keyed(&first);
+        for part in scope.split('/') {
+            mac.update(part.as_bytes());
+            let key = Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()));
+            mac = keyed(key.as_slice());
+        }
+        mac
+    }
+}
+
+#[expect(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104, section 2)")]
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes keys of every length")
+}
+
+impl Clone for Credential {
+    fn clone(&self) -> Self {
+        Self::unchecked(self.access_key_id.as_str(), self.secret.clone())
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+    }
+}
