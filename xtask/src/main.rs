@@ -26,7 +26,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test"] => test(),
-        ["serve-softhsm", options @ ..] => serve::Options::parse(options).and_then(|options| serve::run(&options)),
+        ["serve-softhsm", options @ ..] => {
+            serve::Options::parse(options).and_then(|options| serve::run(&options))
+        }
         // SoftHSM2 finds its directory through the environment of its process, so tokens are made in one of their own.
         ["make-token", module] => softhsm::make_token(Path::new(module)),
         ["help" | "--help" | "-h"] => {

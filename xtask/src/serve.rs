@@ -34,7 +34,9 @@ impl Options {
                     let number = words.next().and_then(|number| number.parse().ok());
                     port = Some(number.ok_or("--port wants a number from 1 to 65535")?);
                 }
-                other => return Err(format!("serve-softhsm does not know {other:?}: write --port N or --tls")),
+                other => {
+                    return Err(format!("serve-softhsm does not know {other:?}: write --port N or --tls"));
+                }
             }
         }
         Ok(Self { port: port.unwrap_or(if tls { 8443 } else { 8080 }), tls })
@@ -45,7 +47,8 @@ impl Options {
 pub(crate) fn run(options: &Options) -> Outcome {
     let module = softhsm::ensure()?;
     crate::run(cargo().args(["build", "--package", "xks-proxy"]))?;
-    let here = tempfile::Builder::new().prefix("xks-softhsm-").tempdir().map_err(wrong("make a directory"))?;
+    let here =
+        tempfile::Builder::new().prefix("xks-softhsm-").tempdir().map_err(wrong("make a directory"))?;
     let config = prepare(here.path(), &module, options).map_err(wrong("write the configuration"))?;
     let itself = std::env::current_exe().map_err(wrong("find this program"))?;
     let softhsm_conf = here.path().join("softhsm2.conf");
@@ -62,11 +65,15 @@ pub(crate) fn run(options: &Options) -> Outcome {
         .spawn()
         .map_err(wrong("start the daemon"))?;
     let id = daemon.id();
-    #[expect(clippy::disallowed_methods, reason = "a blocking tool waits for a signal and for output at once")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a blocking tool waits for a signal and for output at once"
+    )]
     std::thread::spawn(move || {
         for _ in &mut signals {
             // The shell's own `kill` is always there.
-            let _ = Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).stderr(Stdio::null()).status();
+            let _ =
+                Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).stderr(Stdio::null()).status();
         }
     });
     if let Some(output) = daemon.stdout.take() {
@@ -89,7 +96,10 @@ fn wrong(doing: &'static str) -> impl Fn(std::io::Error) -> String {
 fn prepare(here: &Path, module: &Path, options: &Options) -> std::io::Result<std::path::PathBuf> {
     let tokens = here.join("tokens");
     fs::create_dir(&tokens)?;
-    let softhsm = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
+    let softhsm = format!(
+        "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+        tokens.display()
+    );
     private(&here.join("softhsm2.conf"), &softhsm)?;
     private(&here.join("pin"), softhsm::PIN)?;
     private(&here.join("secret"), SECRET)?;

@@ -38,7 +38,8 @@ pub(crate) const KEYS: [(&str, bool, bool); 4] = [
 
 /// The module, if SoftHSM2 is installed in full.
 fn find() -> Option<PathBuf> {
-    let has_tool = Command::new("softhsm2-util").arg("--version").output().is_ok_and(|out| out.status.success());
+    let has_tool =
+        Command::new("softhsm2-util").arg("--version").output().is_ok_and(|out| out.status.success());
     let module = USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.is_file());
     module.filter(|_| has_tool)
 }
