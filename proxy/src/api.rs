@@ -17,9 +17,11 @@ use crate::key::KeyId;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
@@ -145,6 +147,25 @@ impl Text<'_> {
     }
 }
 
+/// A JSON object with the fields of `T`, and nothing else: serde on its own would take an array of the values too.
+pub(crate) struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
 /// `requestMetadata` as it stands in the request (XKS-MD-2).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -162,8 +183,12 @@ pub(crate) struct RequestMetadata<'a> {
 impl RequestMetadata<'_> {
     /// Notes everything in `event`, then asks for what `operation` needs. `kmsRequestId` and `kmsOperation` are only
     /// asked to be there, never what they say (XKS-MD-3).
-    fn check(metadata: Option<Self>, operation: Operation, event: &mut AuditEvent) -> Result<(), XksError> {
-        let metadata = metadata.ok_or_else(|| invalid("requestMetadata is required."))?;
+    fn check(
+        metadata: Option<Object<Self>>,
+        operation: Operation,
+        event: &mut AuditEvent,
+    ) -> Result<(), XksError> {
+        let Object(metadata) = metadata.ok_or_else(|| invalid("requestMetadata is required."))?;
         let owned = |text: Option<Text<'_>>| text.map(|text| text.0.into_owned());
         event.kms_request_id = owned(metadata.kms_request_id);
         event.kms_operation = owned(metadata.kms_operation);
@@ -201,7 +226,7 @@ impl RequestMetadata<'_> {
 
 /// Reads the fields of one operation. serde_json's own message is not passed on: it quotes the request (XKS-MD-6).
 fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, XksError> {
-    serde_json::from_slice(body).map_err(|error| {
+    serde_json::from_slice::<Object<T>>(body).map(|Object(fields)| fields).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => "a field has the wrong type or stands twice",
             serde_json::error::Category::Eof => "the JSON ends too early",

@@ -179,3 +179,134 @@ impl fmt::Display for Denied {
 }
 
 impl std::error::Error for Denied {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRINCIPAL: &str = "arn:aws:iam::123456789012:role/payments-api";
+    const KMS_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/mrk-1";
+
+    fn patterns(texts: &[&str]) -> Vec<Pattern> {
+        texts.iter().map(|text| Pattern::new(*text)).collect()
+    }
+
+    fn payments() -> Rule {
+        Rule {
+            name: "payments".into(),
+            keys: patterns(&["payments-*", "shared"]),
+            operations: vec![Operation::Encrypt, Operation::Decrypt],
+            principal_arns: patterns(&["arn:aws:iam::123456789012:role/payments-???"]),
+            kms_key_arns: patterns(&["arn:aws:kms:*:123456789012:key/*"]),
+            kms_operations: Vec::new(),
+            via_services: patterns(&["s3.*.amazonaws.com"]),
+        }
+    }
+
+    fn decide(access: &Access, change: impl FnOnce(&mut Asked<'_>)) -> Result<(), Denied> {
+        let key = KeyId::parse("payments-7").unwrap();
+        let mut asked = Asked {
+            key: &key,
+            operation: Operation::Decrypt,
+            principal_arn: PRINCIPAL,
+            kms_key_arn: Some(KMS_KEY),
+            kms_operation: "Decrypt",
+            via_service: Some("s3.eu-west-1.amazonaws.com"),
+        };
+        change(&mut asked);
+        access.decide(&asked)
+    }
+
+    #[test]
+    fn no_rules_admit_everyone() {
+        assert_eq!(decide(&Access::default(), |_| {}), Ok(()));
+    }
+
+    #[test]
+    fn a_rule_admits_what_meets_all_its_conditions() {
+        let access = Access { rules: vec![payments()] };
+        assert_eq!(decide(&access, |_| {}), Ok(()));
+        let shared = KeyId::parse("shared").unwrap();
+        let asked = Asked {
+            key: &shared,
+            operation: Operation::Encrypt,
+            principal_arn: PRINCIPAL,
+            kms_key_arn: Some(KMS_KEY),
+            kms_operation: "anything at all",
+            via_service: Some("s3.us-east-1.amazonaws.com"),
+        };
+        assert_eq!(access.decide(&asked), Ok(()));
+        assert_eq!(decide(&Access { rules: vec![Rule::default()] }, |_| {}), Ok(()));
+    }
+
+    #[test]
+    fn each_condition_denies_by_its_name() {
+        let mut rule = payments();
+        rule.kms_operations = patterns(&["*rypt"]);
+        let access = Access { rules: vec![rule] };
+        let denied = |condition, found: Option<&str>| {
+            Err(Denied { rule: "payments".into(), condition, found: found.map(str::to_owned) })
+        };
+        let other = KeyId::parse("other").unwrap();
+        let asked = Asked {
+            key: &other,
+            operation: Operation::Encrypt,
+            principal_arn: PRINCIPAL,
+            kms_key_arn: Some(KMS_KEY),
+            kms_operation: "Encrypt",
+            via_service: None,
+        };
+        assert_eq!(access.decide(&asked), denied(Condition::Key, Some("other")));
+        assert_eq!(
+            decide(&access, |asked| asked.operation = Operation::GetKeyMetadata),
+            denied(Condition::Operation, Some("GetKeyMetadata"))
+        );
+        assert_eq!(
+            decide(&access, |asked| asked.principal_arn = "arn:aws:iam::1:user/eve"),
+            denied(Condition::PrincipalArn, Some("arn:aws:iam::1:user/eve"))
+        );
+        assert_eq!(
+            decide(&access, |asked| asked.kms_key_arn = Some("arn:aws:kms:eu-west-1:9:key/mrk-1")),
+            denied(Condition::KmsKeyArn, Some("arn:aws:kms:eu-west-1:9:key/mrk-1"))
+        );
+        assert_eq!(decide(&access, |asked| asked.kms_key_arn = None), denied(Condition::KmsKeyArn, None));
+        assert_eq!(
+            decide(&access, |asked| asked.kms_operation = "CreateGrant"),
+            denied(Condition::KmsOperation, Some("CreateGrant"))
+        );
+        assert_eq!(decide(&access, |asked| asked.via_service = None), denied(Condition::ViaService, None));
+    }
+
+    #[test]
+    fn one_rule_of_several_is_enough_and_the_closest_is_named() {
+        let mut other = payments();
+        other.name = "others".into();
+        other.keys = patterns(&["other-*"]);
+        let mut second = payments();
+        second.name = "second".into();
+        let access = Access { rules: vec![other, payments(), second] };
+        assert_eq!(decide(&access, |_| {}), Ok(()));
+        let denied = decide(&access, |asked| asked.principal_arn = "arn:aws:iam::1:user/eve").unwrap_err();
+        assert_eq!(denied.rule, "payments");
+        assert_eq!(
+            denied.to_string(),
+            r#"no rule admits the request; the closest, "payments", does not admit awsPrincipalArn "arn:aws:iam::1:user/eve""#
+        );
+        assert_eq!(
+            decide(&access, |asked| asked.via_service = None).unwrap_err().to_string(),
+            r#"no rule admits the request; the closest, "payments", asks for a kmsViaService, and the request has none"#
+        );
+    }
+
+    #[test]
+    fn health_is_exempt() {
+        let access = Access { rules: vec![payments()] };
+        assert_eq!(
+            decide(&access, |asked| {
+                asked.operation = Operation::GetHealthStatus;
+                asked.principal_arn = "arn:aws:iam::1:user/eve";
+            }),
+            Ok(())
+        );
+    }
+}

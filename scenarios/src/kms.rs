@@ -3,6 +3,29 @@
 //! Place on the map: [`services`](crate::services) call [`KmsApi`]; the implementation behind it signs with its own
 //! SigV4 code (not the proxy's) and talks HTTP to the proxy over the simulated network. Facts and sources are those of
 //! AWS's documentation; where it is silent a modelling assumption (MA-n) stands in, as a named setting.
+//!
+//! | step of a call | module |
+//! |---|---|
+//! | order of the steps, events, health checks | [`model`], obeying [`settings`] |
+//! | admit | [`quota`] |
+//! | inner encryption, the blob | [`inner`] |
+//! | write and sign the request | [`requests`], [`sigv4`] |
+//! | connections, patience, retry | [`client`], [`http1`] |
+//! | read the answer, hold the proxy to its promises | [`answers`], [`violations`] |
+//! | what the caller sees | [`failure`], [`reliability`] |
+
+pub mod answers;
+pub mod client;
+pub mod failure;
+pub mod http1;
+pub mod inner;
+pub mod model;
+pub mod quota;
+pub mod reliability;
+pub mod requests;
+pub mod settings;
+pub mod sigv4;
+pub mod violations;
 
 use std::future::Future;
 use std::pin::Pin;

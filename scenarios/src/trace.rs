@@ -101,11 +101,11 @@ pub enum XksOutcome {
         /// The HTTP status.
         status: u16,
     },
-    /// No TCP connection: refused, reset, or no SYN-ACK in time.
+    /// No TCP connection: refused, reset, or no SYN-ACK in time; or lost before the first byte of the answer.
     NoConnection,
-    /// TCP yes, TLS no.
+    /// TCP yes, TLS refused.
     NoTls,
-    /// Sent, and no answer within 250 ms.
+    /// Sent, and no answer within 250 ms; or TCP yes, and TLS not finished within them.
     TimedOut,
     /// Connection closed in the middle of the answer, or an answer that is not the spec's.
     Malformed,

@@ -2,7 +2,7 @@
 //!
 //! Place on the map: [`api`](crate::api), one of the four operations.
 
-use super::{Json, METADATA_BYTES_MAX, METADATA_FORMAT, RequestMetadata, Text};
+use super::{Json, METADATA_BYTES_MAX, METADATA_FORMAT, Object, RequestMetadata, Text};
 use super::{additional_data, check_algorithm, hsm_error, invalid, key_not_found, unsupported};
 use crate::app::{KeyStore, Limits};
 use crate::error::{ErrorName, XksError};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Fields<'a> {
     #[serde(borrow)]
-    pub(super) request_metadata: Option<RequestMetadata<'a>>,
+    pub(super) request_metadata: Option<Object<RequestMetadata<'a>>>,
     ciphertext: Option<Text<'a>>,
     ciphertext_metadata: Option<Text<'a>>,
     encryption_algorithm: Option<Text<'a>>,

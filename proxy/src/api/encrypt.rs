@@ -2,7 +2,7 @@
 //!
 //! Place on the map: [`api`](crate::api), one of the four operations.
 
-use super::{Json, METADATA_FORMAT, RequestMetadata, Text};
+use super::{Json, METADATA_FORMAT, Object, RequestMetadata, Text};
 use super::{additional_data, check_algorithm, hsm_error, invalid, key_not_found, unsupported};
 use crate::app::{KeyStore, Limits};
 use crate::error::{ErrorName, XksError};
@@ -23,7 +23,7 @@ const ATTEMPTS_MAX: usize = 2;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Fields<'a> {
     #[serde(borrow)]
-    pub(super) request_metadata: Option<RequestMetadata<'a>>,
+    pub(super) request_metadata: Option<Object<RequestMetadata<'a>>>,
     plaintext: Option<Text<'a>>,
     encryption_algorithm: Option<Text<'a>>,
     additional_authenticated_data: Option<Text<'a>>,

@@ -2,7 +2,7 @@
 //!
 //! Place on the map: [`api`](crate::api), one of the four operations.
 
-use super::{Json, RequestMetadata};
+use super::{Json, Object, RequestMetadata};
 use crate::app::{App, Identity, KeyStore};
 use crate::hsm::{DeviceHealth, HealthStatus};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ const DEVICES_MAX: usize = 10;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Fields<'a> {
     #[serde(borrow)]
-    pub(super) request_metadata: Option<RequestMetadata<'a>>,
+    pub(super) request_metadata: Option<Object<RequestMetadata<'a>>>,
 }
 
 /// Never an error of its own: a key manager that cannot be reached is `UNAVAILABLE` in a 200.

@@ -2,7 +2,7 @@
 //!
 //! Place on the map: [`api`](crate::api), one of the four operations.
 
-use super::{Json, RequestMetadata, hsm_error, key_not_found};
+use super::{Json, Object, RequestMetadata, hsm_error, key_not_found};
 use crate::app::KeyStore;
 use crate::error::XksError;
 use crate::events::Operation;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Fields<'a> {
     #[serde(borrow)]
-    pub(super) request_metadata: Option<RequestMetadata<'a>>,
+    pub(super) request_metadata: Option<Object<RequestMetadata<'a>>>,
 }
 
 /// Describes the version that encrypts now.

@@ -107,7 +107,7 @@ impl Credential {
     /// Keeps the signing key for `scope`. To be called with the scope of an accepted request only, so that a stranger
     /// cannot make every honest request pay for a derivation.
     pub(super) fn remember(&self, scope: &str) {
-        if !self.signing_key.load().as_ref().is_some_and(|known| known.scope == scope) {
+        if self.signing_key.load().as_ref().is_none_or(|known| known.scope != scope) {
             let mac = self.derive(scope);
             self.signing_key.store(Some(Arc::new(SigningKey { scope: scope.to_owned(), mac })));
         }

@@ -1,0 +1,151 @@
+//! How an AWS SDK in standard mode treats a failed KMS call (kms-behaviour 12; that services do the same inside is MA-D3):
+//! up to three attempts on HTTP 500 and on throttling with full-jitter back-off, none on `KMSInvalidStateException`,
+//! and a token bucket that stops retries when too many of them are needed.
+
+use super::draws::Draws;
+use crate::kms::{KmsException, KmsFailure, LocalFuture};
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+const ATTEMPTS_MAX: u32 = 3;
+const BACK_OFF_MAX: Duration = Duration::from_secs(20);
+const TOKENS_MAX: u32 = 500;
+
+/// A call with its retries: how it ended and what it cost.
+pub(super) struct Tried<T> {
+    pub(super) result: Result<T, KmsFailure>,
+    /// KMS calls made.
+    pub(super) attempts: u32,
+}
+
+impl<T> Tried<T> {
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Tried<U> {
+        Tried { result: self.result.map(change), attempts: self.attempts }
+    }
+}
+
+/// The retry state of one SDK client. A service's whole fleet shares one here, which keeps its bucket's verdict while
+/// a real fleet, a bucket per host, would come to it host by host.
+pub(super) struct Retry {
+    tokens: Cell<u32>,
+    jitter: RefCell<Draws>,
+}
+
+/// Tokens one retry costs, and the back-off before the first.
+fn price(exception: KmsException) -> Option<(u32, Duration)> {
+    match exception {
+        KmsException::KmsInvalidState => None,
+        KmsException::KmsInternal => Some((14, Duration::from_millis(50))),
+        KmsException::Throttling => Some((5, Duration::from_millis(1000))),
+    }
+}
+
+impl Retry {
+    pub(super) fn new(jitter: Draws) -> Self {
+        Self { tokens: Cell::new(TOKENS_MAX), jitter: RefCell::new(jitter) }
+    }
+
+    pub(super) async fn call<'a, T>(
+        &self,
+        kms_call: impl Fn() -> LocalFuture<'a, Result<T, KmsFailure>>,
+    ) -> Tried<T> {
+        // A success gives back what its last retry took, and a success at the first try one token.
+        let mut give_back = 1;
+        let mut attempts = 1;
+        loop {
+            let failure = match kms_call().await {
+                Ok(value) => {
+                    self.tokens.set((self.tokens.get() + give_back).min(TOKENS_MAX));
+                    return Tried { result: Ok(value), attempts };
+                }
+                Err(failure) => failure,
+            };
+            let affordable = price(failure.exception).filter(|(cost, _)| *cost <= self.tokens.get());
+            let Some((cost, base)) = affordable.filter(|_| attempts < ATTEMPTS_MAX) else {
+                return Tried { result: Err(failure), attempts };
+            };
+            self.tokens.set(self.tokens.get() - cost);
+            give_back = cost;
+            let ceiling = base.saturating_mul(1 << (attempts - 1)).min(BACK_OFF_MAX);
+            let back_off = self.jitter.borrow_mut().between(Duration::ZERO, ceiling);
+            tokio::time::sleep(back_off).await;
+            attempts += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+    use tokio::time::Instant;
+
+    fn retry() -> Retry {
+        Retry::new(Draws::new(ChaCha20Rng::seed_from_u64(7)))
+    }
+
+    fn failure(exception: KmsException) -> KmsFailure {
+        KmsFailure { exception, message: "", row: 14 }
+    }
+
+    /// Answers `failures` times with the exception, then with success.
+    async fn tried(retry: &Retry, exception: KmsException, failures: u32) -> (Tried<()>, Duration) {
+        let begun = Instant::now();
+        let made = Cell::new(0);
+        let tried = retry
+            .call(|| {
+                made.set(made.get() + 1);
+                let answer = if made.get() <= failures { Err(failure(exception)) } else { Ok(()) };
+                Box::pin(async move { answer })
+            })
+            .await;
+        assert_eq!(tried.attempts, made.get());
+        (tried, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn invalid_state_is_returned_at_once() {
+        let (tried, took) = tried(&retry(), KmsException::KmsInvalidState, 9).await;
+        assert_eq!((tried.result.is_err(), tried.attempts, took), (true, 1, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn internal_and_throttling_are_tried_three_times_within_their_back_off() {
+        for (exception, base_ms) in [(KmsException::KmsInternal, 50), (KmsException::Throttling, 1000)] {
+            let mut longest = Duration::ZERO;
+            for seed in 0..200 {
+                let retry = Retry::new(Draws::new(ChaCha20Rng::seed_from_u64(seed)));
+                let (tried, took) = tried(&retry, exception, 9).await;
+                assert!(tried.result.is_err());
+                assert_eq!(tried.attempts, 3);
+                // One base, then two; the paused clock rounds each sleep up to a millisecond.
+                assert!(took <= Duration::from_millis(3 * base_ms + 2), "{took:?}");
+                longest = longest.max(took);
+            }
+            assert!(longest > Duration::from_millis(2 * base_ms), "back-off grows: {longest:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_that_succeeds_is_a_success_and_gives_its_tokens_back() {
+        let retry = retry();
+        let (tried, _) = tried(&retry, KmsException::KmsInternal, 2).await;
+        assert_eq!((tried.result.is_ok(), tried.attempts), (true, 3));
+        assert_eq!(retry.tokens.get(), TOKENS_MAX - 14);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_bucket_stops_retries_until_successes_refill_it() {
+        let retry = retry();
+        let mut calls = 0;
+        for _ in 0..50 {
+            calls += tried(&retry, KmsException::KmsInternal, 9).await.0.attempts;
+        }
+        assert_eq!(calls, 50 + TOKENS_MAX / 14, "35 retries and no more");
+        for _ in 0..14 {
+            tried(&retry, KmsException::KmsInternal, 0).await;
+        }
+        assert_eq!(tried(&retry, KmsException::KmsInternal, 1).await.0.attempts, 2);
+    }
+}

@@ -1,0 +1,208 @@
+//! S3 with Bucket Keys: S3 holds a bucket-level key for a limited time and makes object keys from it, so that KMS is asked
+//! once per bucket key and requester (downstream-services 3.2). How long is not published: MA-D15.
+
+use super::cache::KeyCache;
+use super::desk::{Damage, Desk};
+use super::draws::Draws;
+use super::s3::{VIA, VISIBLE};
+use super::settings::{Checks, IN_FLIGHT_MAX, ROLES, ROLES_MAX};
+use super::stats::{ServiceStats, WindowTally, join};
+use super::{Model, Service, SettingsError, Work};
+use crate::kms::{Caller, CiphertextBlob, KmsOperation};
+use crate::trace::ServiceOutcome;
+use serde::Deserialize;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// `kind = "s3-bucket-keys"`. Requesters write, read back what they wrote last, and now and then read old data, which
+/// lies under one of many older bucket keys.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct S3BucketKeys {
+    /// GET and PUT requests per second; above 0 to 100,000; default 100.
+    pub rate_per_s: f64,
+    /// Share of PUT among them; 0 to 1; default 0.3.
+    pub write_share: f64,
+    /// Share of GETs of old data among them; 0 to 1, and at most 1 with `write_share`; default 0.02.
+    pub old_read_share: f64,
+    /// Roles that use the bucket, each with a cache of its own; 1 to 16; default 8.
+    pub requesters: u32,
+    /// Older bucket keys under which data lies; 1 to 500; default 100.
+    pub old_bucket_keys: u32,
+    /// Seconds S3 keeps a bucket key for a requester, without early refresh (MA-D15); 1 to 86,400; default 300.
+    pub ttl_s: u64,
+    /// Requests that wait for an answer at most; default 10,000.
+    pub in_flight_max: u32,
+}
+
+impl Default for S3BucketKeys {
+    fn default() -> Self {
+        Self {
+            rate_per_s: 100.0,
+            write_share: 0.3,
+            old_read_share: 0.02,
+            requesters: 8,
+            old_bucket_keys: 100,
+            ttl_s: 300,
+            in_flight_max: IN_FLIGHT_MAX,
+        }
+    }
+}
+
+impl Service for S3BucketKeys {
+    fn name(&self) -> &'static str {
+        "s3-bucket-keys"
+    }
+
+    fn title(&self) -> &'static str {
+        "S3 with Bucket Keys"
+    }
+
+    fn rate_per_s(&self) -> f64 {
+        self.rate_per_s
+    }
+
+    fn in_flight_max(&self) -> u32 {
+        self.in_flight_max
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        Checks::of(self.name())
+            .load(self.rate_per_s, self.in_flight_max)
+            .shares(["write_share", "old_read_share"], [self.write_share, self.old_read_share])
+            .count("requesters", self.requesters, 1..=ROLES_MAX)
+            .count("old_bucket_keys", self.old_bucket_keys, 1..=500)
+            .seconds("ttl_s", self.ttl_s)
+            .done()
+    }
+
+    fn model(&self, desk: Rc<Desk>, _draws: &mut Draws) -> Rc<dyn Model> {
+        let requesters = ROLES.iter().take(self.requesters as usize);
+        Rc::new(Bucket {
+            requesters: requesters
+                .map(|role| Requester { caller: desk.caller(role, VIA), newest: RefCell::default() })
+                .collect(),
+            cache: KeyCache::new(),
+            older: RefCell::default(),
+            settings: self.clone(),
+            desk,
+        })
+    }
+
+    fn kept_working(&self, worst: &WindowTally) -> String {
+        let kept = format!("S3 keeps a bucket key for {} s per requester, assumption MA-D15", self.ttl_s);
+        join(&[worst.in_general(), worst.cache_sentence("cached bucket keys", &kept)])
+    }
+
+    fn lasting_damage(&self, _stats: &ServiceStats, _damage: &[Damage]) -> String {
+        String::new()
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        vec![
+            format!(
+                "MA-D15: S3 keeps a bucket key for {} s per requester and makes a new one for writing after that",
+                self.ttl_s
+            ),
+            "MA-D13: S3 answers 503 ServiceUnavailable when KMS answers 500".into(),
+            "MA-D34: failures are not cached".into(),
+        ]
+    }
+}
+
+/// A bucket key with the number by which caches know it.
+type BucketKey = (u64, CiphertextBlob);
+
+/// What S3 can hold for a requester.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Held {
+    /// A key to write with. When it expires, the next write makes a new one.
+    ToWrite { requester: usize },
+    /// A bucket key to read with.
+    ToRead { requester: usize, number: u64 },
+}
+
+struct Requester {
+    caller: Caller,
+    /// The key its latest data lies under.
+    newest: RefCell<Option<BucketKey>>,
+}
+
+struct Bucket {
+    settings: S3BucketKeys,
+    desk: Rc<Desk>,
+    requesters: Vec<Requester>,
+    cache: KeyCache<Held>,
+    /// Bucket keys that data lies under, the oldest first.
+    older: RefCell<VecDeque<BucketKey>>,
+}
+
+impl Bucket {
+    fn ttl(&self) -> Duration {
+        Duration::from_secs(self.settings.ttl_s)
+    }
+
+    /// Adds a bucket key that data now lies under; the oldest makes room.
+    fn remember(&self, blob: CiphertextBlob) -> BucketKey {
+        let mut older = self.older.borrow_mut();
+        let number = older.back().map_or(0, |(number, _)| number + 1);
+        older.push_back((number, blob.clone()));
+        if older.len() > self.settings.old_bucket_keys as usize {
+            older.pop_front();
+        }
+        (number, blob)
+    }
+
+    /// Data written before the run: its bucket key exists, and nobody holds it.
+    async fn write_old_data(self: Rc<Self>, requester: usize) -> ServiceOutcome {
+        let made = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.requesters[requester].caller).await;
+        VISIBLE.outcome(made.map(|blob| self.remember(blob)))
+    }
+
+    async fn put(self: Rc<Self>, requester: usize) -> ServiceOutcome {
+        let Requester { caller, newest } = &self.requesters[requester];
+        let new_key = async {
+            self.desk.encrypt(KmsOperation::GenerateDataKey, caller).await.map(|blob| {
+                let (number, blob) = self.remember(blob);
+                self.cache.put(Held::ToRead { requester, number }, self.desk.now(), self.ttl());
+                newest.replace(Some((number, blob)));
+            })
+        };
+        self.cache.serve(&self.desk, Held::ToWrite { requester }, self.ttl(), &VISIBLE, new_key).await
+    }
+
+    async fn get(self: Rc<Self>, requester: usize, key: Option<BucketKey>) -> ServiceOutcome {
+        // There is nothing to read yet.
+        let Some((number, blob)) = key else { return self.put(requester).await };
+        let open = self.desk.decrypt(&blob, &self.requesters[requester].caller);
+        self.cache.serve(&self.desk, Held::ToRead { requester, number }, self.ttl(), &VISIBLE, open).await
+    }
+}
+
+impl Model for Bucket {
+    fn resources(&self) -> usize {
+        self.settings.old_bucket_keys as usize
+    }
+
+    fn create(self: Rc<Self>, number: usize) -> Work {
+        let requester = number % self.requesters.len();
+        Box::pin(self.write_old_data(requester))
+    }
+
+    fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
+        let (requester, kind, place) = (draws.below(self.requesters.len()), draws.unit(), draws.unit());
+        let S3BucketKeys { write_share, old_read_share, .. } = self.settings;
+        if kind < write_share {
+            return Box::pin(self.put(requester));
+        }
+        let key = if kind < write_share + old_read_share {
+            let older = self.older.borrow();
+            older.get((place * older.len() as f64) as usize).cloned()
+        } else {
+            self.requesters[requester].newest.borrow().clone()
+        };
+        Box::pin(self.get(requester, key))
+    }
+}

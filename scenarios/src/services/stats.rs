@@ -1,0 +1,141 @@
+//! What happened to one service during each fault, folded from its events: the numbers behind the words of the report.
+
+use super::words::{clock, count, plural, span};
+use crate::trace::{ServiceEvent, ServiceOutcome};
+use std::time::Duration;
+
+/// One service's run, fault by fault.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceStats {
+    /// Failed requests of the whole run.
+    pub failed: u64,
+    /// The faults; those that overlap or touch are one.
+    pub windows: Vec<WindowTally>,
+}
+
+/// What happened to the requests that came in during one fault.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WindowTally {
+    /// When it began, since the start of the run.
+    pub from: Duration,
+    /// When it ended.
+    pub to: Duration,
+    /// Served by calling KMS.
+    pub by_kms: u64,
+    /// Served from a cached data key.
+    pub from_cache: u64,
+    /// Served by a key held in a running resource.
+    pub from_held_key: u64,
+    /// Failed.
+    pub failed: u64,
+    /// When the first that failed came in.
+    pub first_failure: Option<Duration>,
+    /// When the last that was served from a cache came in.
+    pub last_from_cache: Option<Duration>,
+    /// Failed and came in after that.
+    pub failed_since: u64,
+}
+
+impl ServiceStats {
+    /// Nothing has happened yet. `faults` are the beginnings and ends of the run's faults, in any order.
+    pub fn new(faults: &[(Duration, Duration)]) -> Self {
+        let mut faults = faults.to_vec();
+        faults.sort();
+        let mut windows: Vec<WindowTally> = Vec::new();
+        for (from, to) in faults {
+            match windows.last_mut() {
+                Some(last) if from <= last.to => last.to = last.to.max(to),
+                _ => windows.push(WindowTally { from, to, ..WindowTally::default() }),
+            }
+        }
+        Self { failed: 0, windows }
+    }
+
+    /// Takes in one of the service's events, in the order of the trace.
+    pub fn record(&mut self, event: &ServiceEvent) {
+        let failed = matches!(event.outcome, ServiceOutcome::Failed { .. });
+        self.failed += u64::from(failed);
+        let Some(window) = self.windows.iter_mut().find(|w| (w.from..w.to).contains(&event.at)) else {
+            return;
+        };
+        match event.outcome {
+            ServiceOutcome::ServedByKms => window.by_kms += 1,
+            ServiceOutcome::ServedByHeldKey => window.from_held_key += 1,
+            ServiceOutcome::ServedFromCache => {
+                window.from_cache += 1;
+                if window.last_from_cache.is_none_or(|last| last <= event.at) {
+                    window.last_from_cache = Some(event.at);
+                    window.failed_since = 0;
+                }
+            }
+            ServiceOutcome::Failed { .. } => {
+                window.failed += 1;
+                window.first_failure =
+                    Some(window.first_failure.map_or(event.at, |first| first.min(event.at)));
+                window.failed_since += u64::from(window.last_from_cache.is_none_or(|last| last <= event.at));
+            }
+        }
+    }
+
+    /// The fault during which most requests failed, the first of them if several did equal harm.
+    pub fn worst_window(&self) -> Option<&WindowTally> {
+        self.windows.iter().rev().max_by_key(|window| window.failed)
+    }
+}
+
+/// A cache counts as run out when nothing was served from it for this long before the fault's end.
+const RUN_OUT_MARGIN: Duration = Duration::from_secs(5);
+
+impl WindowTally {
+    fn served(&self) -> u64 {
+        self.by_kms + self.from_cache + self.from_held_key
+    }
+
+    /// The sentences every service has in common: nothing failed, or some calls of KMS still got through.
+    pub(super) fn in_general(&self) -> String {
+        if self.failed == 0 && self.served() > 0 {
+            return format!(
+                "Nothing failed: {} during the fault succeeded.",
+                plural(self.served(), "request", "requests")
+            );
+        }
+        if self.by_kms > 0 {
+            return format!(
+                "{} got a key from KMS in spite of the fault.",
+                plural(self.by_kms, "request", "requests")
+            );
+        }
+        String::new()
+    }
+
+    /// Requests served from `cached` keys, which the service keeps as long as `kept` says, and whether they ran out.
+    pub(super) fn cache_sentence(&self, cached: &str, kept: &str) -> String {
+        let Some(last) = self.last_from_cache else { return String::new() };
+        let served =
+            format!("{} served from {cached}", plural(self.from_cache, "request was", "requests were"));
+        if self.failed_since > 0 && last + RUN_OUT_MARGIN < self.to {
+            format!(
+                "{served} until these ran out: the last at {}, {} after the fault began ({kept}).",
+                clock(last),
+                span(last.saturating_sub(self.from)),
+            )
+        } else if self.failed > 0 {
+            format!("{served}, some up to the end of the fault ({kept}).")
+        } else {
+            format!("{served} ({kept}).")
+        }
+    }
+
+    /// Requests served by held keys: `what` kept working because of `why`.
+    pub(super) fn held_sentence(&self, what: &str, why: &str) -> String {
+        match self.from_held_key {
+            0 => String::new(),
+            n => format!("{} {what} kept working: {why}.", count(n)),
+        }
+    }
+}
+
+/// Sentences one after the other, without the empty ones.
+pub(super) fn join(sentences: &[String]) -> String {
+    sentences.iter().filter(|text| !text.is_empty()).cloned().collect::<Vec<_>>().join(" ")
+}
