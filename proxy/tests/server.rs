@@ -1,6 +1,12 @@
 //! Connections: limits, timeouts, drain and TLS. Most tests run over in-memory streams under paused time, so that a
 //! timeout is seen to the nanosecond and costs nothing; the last ones over loopback sockets.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails loudly; clippy's leave for tests does not reach their helpers"
+)]
+
 mod support;
 
 use bytes::Bytes;

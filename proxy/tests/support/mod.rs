@@ -2,6 +2,11 @@
 //! still, and the audit events of everything that happened.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails loudly; clippy's leave for tests does not reach their helpers"
+)]
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
