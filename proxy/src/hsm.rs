@@ -3,6 +3,8 @@
 //! Place on the map: the last station before the reply. `pkcs11` is the production implementation; the emulated
 //! HSM lives in a crate above this one.
 
+pub mod pkcs11;
+
 use crate::key::KeyName;
 use crate::secret::Plaintext;
 use std::fmt;

@@ -1,0 +1,131 @@
+//! One session, and another in its place when it is lost.
+//!
+//! Place on the map: between `session` (real calls) and those who use it: each thread of `pool`, and `inline`. The
+//! two traits let the pool be tested with a scripted device.
+
+use crate::hsm::{HsmError, HsmErrorKind};
+use std::sync::Arc;
+
+/// What a thread of the pool owns.
+pub(super) trait Device {
+    /// It can no longer be used and is to be replaced.
+    fn is_lost(&self) -> bool;
+}
+
+/// Makes devices, on whichever thread asks.
+pub(super) trait Open: Send + Sync + 'static {
+    type Device: Device + Send;
+
+    fn open(self: &Arc<Self>) -> Result<Self::Device, HsmError>;
+}
+
+pub(super) struct Keeper<O: Open> {
+    opener: Arc<O>,
+    device: Option<O::Device>,
+}
+
+impl<O: Open> Keeper<O> {
+    pub(super) fn new(opener: Arc<O>, device: Option<O::Device>) -> Self {
+        Self { opener, device }
+    }
+
+    /// There is a device, and it is not lost.
+    pub(super) fn is_ready(&self) -> bool {
+        self.device.as_ref().is_some_and(|device| !device.is_lost())
+    }
+
+    /// The device, opened if need be. A lost one is given up first, so that its session is free for the new one.
+    pub(super) fn device(&mut self) -> Result<&mut O::Device, HsmError> {
+        if !self.is_ready() {
+            self.device = None;
+        }
+        match &mut self.device {
+            Some(device) => Ok(device),
+            none => Ok(none.insert(self.opener.open()?)),
+        }
+    }
+
+    /// Runs `call`; once more, on a new session, when the first was lost and `may_repeat` allows.
+    ///
+    /// Repeating is safe: a repeated encrypt makes its own new IV and nobody has seen the first result, and a decrypt
+    /// changes nothing.
+    pub(super) fn run<T>(
+        &mut self,
+        call: impl Fn(&mut O::Device) -> Result<T, HsmError>,
+        may_repeat: impl FnOnce() -> bool,
+    ) -> Result<T, HsmError> {
+        match call(self.device()?) {
+            Err(error) if error.kind == HsmErrorKind::SessionLost && may_repeat() => call(self.device()?),
+            outcome => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    struct Numbered {
+        number: usize,
+        lost: bool,
+    }
+
+    impl Device for Numbered {
+        fn is_lost(&self) -> bool {
+            self.lost
+        }
+    }
+
+    impl Open for Counter {
+        type Device = Numbered;
+
+        fn open(self: &Arc<Self>) -> Result<Numbered, HsmError> {
+            Ok(Numbered { number: self.0.fetch_add(1, Ordering::Relaxed), lost: false })
+        }
+    }
+
+    fn lose(kind: HsmErrorKind) -> impl Fn(&mut Numbered) -> Result<usize, HsmError> {
+        move |device| {
+            if device.number == 0 {
+                device.lost = true;
+                return Err(HsmError::new(kind, "scripted"));
+            }
+            Ok(device.number)
+        }
+    }
+
+    #[test]
+    fn a_lost_session_is_replaced_and_the_call_repeated() {
+        let mut keeper = Keeper::new(Arc::new(Counter::default()), None);
+        assert_eq!(keeper.run(lose(HsmErrorKind::SessionLost), || true), Ok(1));
+    }
+
+    #[test]
+    fn a_call_is_not_repeated_without_leave_or_for_another_reason() {
+        for (kind, leave) in [(HsmErrorKind::SessionLost, false), (HsmErrorKind::DeviceGone, true)] {
+            let mut keeper = Keeper::new(Arc::new(Counter::default()), None);
+            assert_eq!(keeper.run(lose(kind), || leave).map_err(|error| error.kind), Err(kind));
+            assert_eq!(keeper.run(|device| Ok(device.number), || false), Ok(1), "the next has a new session");
+        }
+    }
+
+    #[test]
+    fn a_call_is_repeated_only_once() {
+        let mut keeper = Keeper::new(Arc::new(Counter::default()), None);
+        let calls = AtomicUsize::new(0);
+        let outcome: Result<(), _> = keeper.run(
+            |device| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                device.lost = true;
+                Err(HsmError::new(HsmErrorKind::SessionLost, "scripted"))
+            },
+            || true,
+        );
+        assert!(outcome.is_err());
+        assert_eq!(calls.into_inner(), 2);
+    }
+}

@@ -1,0 +1,465 @@
+//! One logged-in session: finding keys, AES-GCM, and learning from every return value whether it may go on.
+//!
+//! Place on the map: above `module`, below `keeper`. All PKCS#11 calls of a request are made here, by one thread.
+
+use super::codes::{After, judge};
+use super::keeper::{Device, Open};
+use super::module::{Epoch, Module};
+use super::settings::{IvSource, OpenError, Pkcs11Settings, TokenChoice, TokenSeen};
+use crate::hsm::{Aad, HsmError, HsmErrorKind, Iv, KeyFacts, KeySpec, Sealed};
+use crate::key::KeyName;
+use crate::secret::Plaintext;
+use cryptoki::context::{Function, Pkcs11};
+use cryptoki::error::{Error, Result as CallResult, RvError};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::aead::GcmParams;
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::session::{Session, SessionState, UserType};
+use cryptoki::slot::Slot;
+use cryptoki::types::AuthPin;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+const TAG_BYTES: usize = 16;
+const TAG_BITS: u64 = 128;
+
+/// Key handles kept per session. More distinct keys than this are looked up again, which costs time, not correctness.
+const CACHED_KEYS_MAX: usize = 1024;
+
+/// Opens logged-in sessions with one token.
+pub(super) struct Opener {
+    module: Arc<Module>,
+    settings: Pkcs11Settings,
+    /// The slot found last, and when; slots are not searched again before something changed.
+    slot: Mutex<Option<(Epoch, Slot)>>,
+    /// The token refused the PIN: from now on this is the answer, and the token is not asked again.
+    refused: OnceLock<OpenError>,
+}
+
+/// What identifies a token in GetHealthStatus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TokenIdentity {
+    pub(super) serial: String,
+    pub(super) model: String,
+}
+
+impl Opener {
+    pub(super) fn new(module: Arc<Module>, settings: Pkcs11Settings) -> Self {
+        Self { module, settings, slot: Mutex::new(None), refused: OnceLock::new() }
+    }
+
+    /// A new session, logged in. Blocks for as long as the library does.
+    pub(super) fn session(self: &Arc<Self>) -> Result<TokenSession, OpenError> {
+        let _turn = self.module.turns.take();
+        if let Some(refused) = self.refused.get() {
+            return Err(refused.clone());
+        }
+        let mut outcome = self.try_session();
+        if let Err(error) = &outcome
+            && self.module.cure(error)
+        {
+            outcome = self.try_session();
+        }
+        match outcome {
+            Ok((raw, epoch)) => {
+                self.module.session_opened();
+                Ok(TokenSession {
+                    raw: Some(raw),
+                    opener: Arc::clone(self),
+                    epoch,
+                    keys: BTreeMap::new(),
+                    lost: false,
+                })
+            }
+            Err(error) => {
+                if error.is_final() {
+                    let _ = self.refused.set(error.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn try_session(&self) -> Result<(Session, Epoch), OpenError> {
+        let epoch = self.module.epoch();
+        let (pkcs11, _inside) = self.module.enter();
+        let slot = self.slot(pkcs11, epoch)?;
+        let forget = |error: OpenError| {
+            *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            error
+        };
+        // Not closed on drop: after the library was initialised again its number may be another session's.
+        let raw = pkcs11.open_ro_session_no_drop(slot).map_err(|error| forget(self.explain(&error)))?;
+        let pin = AuthPin::new(self.settings.pin.expose().into());
+        match raw.login(UserType::User, Some(&pin)) {
+            // Login belongs to the process and the token, not to the session: another session has done it.
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok((raw, epoch)),
+            Err(error) => {
+                let explained = forget(self.explain(&error));
+                let _ = raw.close();
+                Err(explained)
+            }
+        }
+    }
+
+    fn explain(&self, error: &Error) -> OpenError {
+        let token = || self.settings.token.clone();
+        match error {
+            Error::Pkcs11(rv, _) => match rv {
+                RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => {
+                    OpenError::PinIncorrect(token())
+                }
+                RvError::PinLocked => OpenError::PinLocked(token()),
+                RvError::PinExpired => OpenError::PinExpired(token()),
+                RvError::UserPinNotInitialized => OpenError::PinNotSet(token()),
+                RvError::SessionCount => OpenError::SessionLimit(token()),
+                _ => OpenError::call(error),
+            },
+            _ => OpenError::call(error),
+        }
+    }
+
+    fn slot(&self, pkcs11: &Pkcs11, epoch: Epoch) -> Result<Slot, OpenError> {
+        let mut known = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((found_in, slot)) = *known
+            && found_in == epoch
+        {
+            return Ok(slot);
+        }
+        let slot = find_slot(pkcs11, &self.settings.token)?;
+        *known = Some((epoch, slot));
+        Ok(slot)
+    }
+
+    /// Serial number and model of the token.
+    pub(super) fn identity(&self) -> Result<TokenIdentity, OpenError> {
+        let epoch = self.module.epoch();
+        let (pkcs11, _inside) = self.module.enter();
+        let slot = self.slot(pkcs11, epoch)?;
+        let info = pkcs11.get_token_info(slot).map_err(|error| OpenError::call(&error))?;
+        Ok(TokenIdentity { serial: info.serial_number().to_owned(), model: info.model().to_owned() })
+    }
+}
+
+impl Open for Opener {
+    type Device = TokenSession;
+
+    fn open(self: &Arc<Self>) -> Result<TokenSession, HsmError> {
+        Ok(self.session()?)
+    }
+}
+
+fn find_slot(pkcs11: &Pkcs11, wanted: &TokenChoice) -> Result<Slot, OpenError> {
+    let failed = |error: Error| OpenError::call(&error);
+    let mut seen = Vec::new();
+    let mut matching = Vec::new();
+    for slot in pkcs11.get_slots_with_token().map_err(failed)? {
+        // One slot that fails (a reader whose card is being pulled) does not hide the others.
+        let Ok(info) = pkcs11.get_token_info(slot) else { continue };
+        let token = TokenSeen {
+            label: info.label().to_owned(),
+            serial: info.serial_number().to_owned(),
+            slot: slot.id(),
+        };
+        let fits = match wanted {
+            TokenChoice::Label(label) => token.label == *label,
+            TokenChoice::Serial(serial) => token.serial == *serial,
+            TokenChoice::Slot(id) => token.slot == *id,
+        };
+        if fits {
+            matching.push((slot, token.clone()));
+        }
+        if info.token_initialized() {
+            seen.push(token);
+        }
+    }
+    match matching.as_slice() {
+        [(slot, _)] => Ok(*slot),
+        [] => Err(OpenError::NoSuchToken { wanted: wanted.clone(), seen }),
+        several => {
+            let seen = several.iter().map(|(_, token)| token.clone()).collect();
+            Err(OpenError::AmbiguousToken { wanted: wanted.clone(), seen })
+        }
+    }
+}
+
+/// A logged-in session. Dropping it closes it.
+pub(super) struct TokenSession {
+    /// `None` only while it is dropped.
+    raw: Option<Session>,
+    opener: Arc<Opener>,
+    epoch: Epoch,
+    keys: BTreeMap<KeyName, Key>,
+    lost: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Key {
+    handle: ObjectHandle,
+    facts: KeyFacts,
+}
+
+impl Device for TokenSession {
+    fn is_lost(&self) -> bool {
+        self.lost || self.opener.module.epoch() != self.epoch
+    }
+}
+
+impl Drop for TokenSession {
+    fn drop(&mut self) {
+        let module = &self.opener.module;
+        let _turn = module.turns.take();
+        let (_, _inside) = module.enter();
+        if module.session_ended(self.epoch)
+            && let Some(raw) = self.raw.take()
+            && let Err(error) = raw.close()
+        {
+            // Usual after a removal, when the library has closed it already.
+            tracing::debug!(%error, "closing a PKCS#11 session failed");
+        }
+    }
+}
+
+impl TokenSession {
+    /// Looks the key up anew, so that a key that was deleted or changed in the HSM is seen as it is.
+    pub(super) fn describe(&mut self, name: &KeyName) -> Result<KeyFacts, HsmError> {
+        self.keys.remove(name);
+        Ok(self.key(name)?.facts)
+    }
+
+    pub(super) fn encrypt(
+        &mut self,
+        name: &KeyName,
+        aad: &Aad,
+        plaintext: &Plaintext,
+    ) -> Result<Sealed, HsmError> {
+        let key = self.key(name)?;
+        usable(name, &key.facts, key.facts.encrypt, "encrypt")?;
+        self.seal(key.handle, aad.as_bytes(), plaintext.expose())
+    }
+
+    pub(super) fn decrypt(
+        &mut self,
+        name: &KeyName,
+        aad: &Aad,
+        sealed: &Sealed,
+    ) -> Result<Plaintext, HsmError> {
+        let key = self.key(name)?;
+        usable(name, &key.facts, key.facts.decrypt, "decrypt")?;
+        let error = match self.open(key.handle, aad.as_bytes(), sealed) {
+            Ok(plaintext) => return Ok(plaintext),
+            Err(error) => error,
+        };
+        // SoftHSM and others answer a wrong tag with a code that says nothing (CKR_GENERAL_ERROR). Then the device has
+        // to show that it works; if it does, the ciphertext is at fault, and the session is not.
+        if let Error::Pkcs11(rv, Function::Decrypt) = &error
+            && matches!(rv, RvError::GeneralError | RvError::FunctionFailed)
+            && self.shows_that_it_works(&key)
+        {
+            return Err(HsmError {
+                kind: HsmErrorKind::CiphertextRejected,
+                ck_rv: Some(judge(*rv).ck_rv),
+                detail: format!(
+                    "C_Decrypt with key {name}: {rv:?}, and the device works: the ciphertext is wrong"
+                ),
+            });
+        }
+        Err(self.failed(&error))
+    }
+
+    /// The session, its login and the token are there, and, with a key to try it on, so is AES-GCM.
+    pub(super) fn check(&mut self, health_key: Option<&KeyName>) -> Result<TokenIdentity, HsmError> {
+        let state = self.call(|raw| Ok(raw.get_session_info()?.session_state()))?;
+        if !matches!(state, SessionState::RoUser | SessionState::RwUser) {
+            self.lost = true;
+            return Err(HsmError::new(HsmErrorKind::SessionLost, "the session is no longer logged in"));
+        }
+        if let Some(name) = health_key {
+            let too_long = |_| HsmError::new(HsmErrorKind::Failed, "the AAD of the health check is too long");
+            let aad = Aad::frame(b"health", &[]).map_err(too_long)?;
+            let probe = Plaintext::new(vec![0x5a; 32]);
+            let sealed = self.encrypt(name, &aad, &probe)?;
+            if self.decrypt(name, &aad, &sealed)? != probe {
+                return Err(HsmError::new(HsmErrorKind::Failed, "the health key decrypts to something else"));
+            }
+        }
+        Ok(self.opener.identity()?)
+    }
+
+    fn key(&mut self, name: &KeyName) -> Result<Key, HsmError> {
+        if let Some(key) = self.keys.get(name) {
+            return Ok(*key);
+        }
+        let key = self.find(name)?;
+        if self.keys.len() >= CACHED_KEYS_MAX {
+            self.keys.clear();
+        }
+        self.keys.insert(name.clone(), key);
+        Ok(key)
+    }
+
+    /// A secret key with this name; failing that a private key, only so that its facts can say what it is.
+    fn find(&mut self, name: &KeyName) -> Result<Key, HsmError> {
+        let opener = Arc::clone(&self.opener);
+        let _turn = opener.module.turns.take();
+        let named = match name {
+            KeyName::Label(label) => Attribute::Label(label.as_bytes().to_vec()),
+            KeyName::Id(id) => Attribute::Id(id.clone()),
+        };
+        for class in [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY] {
+            let template = [Attribute::Class(class), named.clone()];
+            let found = self.call(|raw| raw.find_objects(&template))?;
+            match found.as_slice() {
+                [] => {}
+                [handle] => return Ok(Key { handle: *handle, facts: self.facts(name, *handle)? }),
+                several => {
+                    return Err(HsmError::new(
+                        HsmErrorKind::Failed,
+                        format!(
+                            "{} keys with {name}: rename all but one, or name the key by its CKA_ID",
+                            several.len()
+                        ),
+                    ));
+                }
+            }
+        }
+        Err(HsmError::new(HsmErrorKind::KeyNotFound, format!("no key with {name} that this user can see")))
+    }
+
+    fn facts(&mut self, name: &KeyName, handle: ObjectHandle) -> Result<KeyFacts, HsmError> {
+        let asked =
+            [AttributeType::KeyType, AttributeType::ValueLen, AttributeType::Encrypt, AttributeType::Decrypt];
+        let mut key_type = None;
+        let mut value_bytes = None;
+        // An object without CKA_ENCRYPT or CKA_DECRYPT may not do it.
+        let mut encrypt = false;
+        let mut decrypt = false;
+        for attribute in self.call(|raw| raw.get_attributes(handle, &asked))? {
+            match attribute {
+                Attribute::KeyType(value) => key_type = Some(value),
+                Attribute::ValueLen(value) => value_bytes = Some(usize::from(value)),
+                Attribute::Encrypt(value) => encrypt = value,
+                Attribute::Decrypt(value) => decrypt = value,
+                _ => {}
+            }
+        }
+        let unsaid = |what: &str| {
+            HsmError::new(
+                HsmErrorKind::Failed,
+                format!("the HSM does not tell {what} of the key with {name}"),
+            )
+        };
+        let spec = match key_type.ok_or_else(|| unsaid("CKA_KEY_TYPE"))? {
+            KeyType::AES => {
+                let bytes = value_bytes.ok_or_else(|| unsaid("CKA_VALUE_LEN"))?;
+                KeySpec::Aes(u16::try_from(bytes * 8).map_err(|_| unsaid("a sensible CKA_VALUE_LEN"))?)
+            }
+            other => KeySpec::Other(*other),
+        };
+        Ok(KeyFacts { spec, encrypt, decrypt, enabled: true })
+    }
+
+    fn seal(&mut self, key: ObjectHandle, aad: &[u8], plaintext: &[u8]) -> Result<Sealed, HsmError> {
+        let mut iv = [0; 12];
+        let source = self.opener.settings.iv_source;
+        if source == IvSource::Random {
+            self.call(|raw| raw.generate_random_slice(&mut iv))?;
+        }
+        let mut output = self.call(|raw| {
+            let mechanism = Mechanism::AesGcm(GcmParams::new(&mut iv, aad, TAG_BITS.into())?);
+            raw.encrypt(&mechanism, key, plaintext)
+        })?;
+        // An IV of zeros was never made by anyone: using it twice under one key would give the key away.
+        if iv == [0; 12] {
+            return Err(HsmError::new(
+                HsmErrorKind::Failed,
+                "the HSM made no IV: set the IV source to random",
+            ));
+        }
+        let tag = output.len().checked_sub(TAG_BYTES).filter(|len| *len == plaintext.len());
+        let tag = tag.map(|len| output.split_off(len)).and_then(|tag| <[u8; TAG_BYTES]>::try_from(tag).ok());
+        let Some(tag) = tag else {
+            return Err(HsmError::new(
+                HsmErrorKind::Failed,
+                format!(
+                    "C_Encrypt made {} bytes of {}; expected are 16 more (the tag)",
+                    output.len(),
+                    plaintext.len()
+                ),
+            ));
+        };
+        Ok(Sealed { ciphertext: output, iv: Iv::Twelve(iv), tag })
+    }
+
+    fn open(&mut self, key: ObjectHandle, aad: &[u8], sealed: &Sealed) -> CallResult<Plaintext> {
+        let mut input = Vec::with_capacity(sealed.ciphertext.len() + TAG_BYTES);
+        input.extend_from_slice(&sealed.ciphertext);
+        input.extend_from_slice(&sealed.tag);
+        let mut iv = [0; 16];
+        let iv = &mut iv[..sealed.iv.as_bytes().len()];
+        iv.copy_from_slice(sealed.iv.as_bytes());
+        self.inside(|raw| {
+            let mechanism = Mechanism::AesGcm(GcmParams::new(iv, aad, TAG_BITS.into())?);
+            raw.decrypt(&mechanism, key, &input).map(Plaintext::new)
+        })
+    }
+
+    /// The same key decrypts what it has just encrypted; a key that may not encrypt leaves only the random generator
+    /// to show that the device answers.
+    fn shows_that_it_works(&mut self, key: &Key) -> bool {
+        let aad = [0; 3];
+        if !key.facts.encrypt {
+            let mut random = [0; 12];
+            return self.inside(|raw| raw.generate_random_slice(&mut random)).is_ok();
+        }
+        let Ok(sealed) = self.seal(key.handle, &aad, &[0x5a]) else { return false };
+        self.open(key.handle, &aad, &sealed).is_ok_and(|plaintext| plaintext.expose() == [0x5a])
+    }
+
+    /// Calls into the library, and learns from the return value.
+    fn call<T>(&mut self, call: impl FnOnce(&Session) -> CallResult<T>) -> Result<T, HsmError> {
+        self.inside(call).map_err(|error| self.failed(&error))
+    }
+
+    /// Calls into the library, unless the library's state that this session belongs to has ended.
+    fn inside<T>(&self, call: impl FnOnce(&Session) -> CallResult<T>) -> CallResult<T> {
+        let (_, _inside) = self.opener.module.enter();
+        match &self.raw {
+            Some(raw) if self.opener.module.epoch() == self.epoch => call(raw),
+            _ => Err(Error::Pkcs11(RvError::SessionHandleInvalid, Function::GetSessionInfo)),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) -> HsmError {
+        let Error::Pkcs11(rv, function) = error else {
+            return HsmError::new(HsmErrorKind::Failed, format!("calling the PKCS#11 module: {error}"));
+        };
+        let verdict = judge(*rv);
+        match verdict.after {
+            After::Keep => {}
+            After::ReplaceSession => self.lost = true,
+            After::ReplaceAll => {
+                self.lost = true;
+                self.opener.module.token_gone(self.epoch);
+            }
+        }
+        HsmError { kind: verdict.kind, ck_rv: Some(verdict.ck_rv), detail: format!("C_{function:?}: {rv:?}") }
+    }
+}
+
+/// Refuses before the HSM is asked: a key that is not AES-256 is no external key, whatever its attributes say.
+fn usable(name: &KeyName, facts: &KeyFacts, allowed: bool, verb: &str) -> Result<(), HsmError> {
+    if facts.spec != KeySpec::Aes(256) {
+        return Err(HsmError::new(
+            HsmErrorKind::UsageRefused,
+            format!("the key with {name} is not AES-256 but {:?}", facts.spec),
+        ));
+    }
+    if !allowed {
+        return Err(HsmError::new(
+            HsmErrorKind::UsageRefused,
+            format!("the key with {name} may not {verb} (CKA_{} is false)", verb.to_uppercase()),
+        ));
+    }
+    Ok(())
+}
