@@ -35,7 +35,7 @@
 //! | [`fault`], [`scenario`], [`catalogue`] | what goes wrong, and the files that say so |
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
-//! | [`run`], [`result`], [`report`] | from a scenario to a page |
+//! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
 #[cfg(not(tokio_unstable))]
@@ -48,6 +48,7 @@ pub mod balancer;
 pub mod catalogue;
 pub mod clock;
 pub mod environment;
+pub mod explain;
 pub mod fault;
 pub mod invariants;
 pub mod kms;

@@ -288,13 +288,15 @@ impl Checker<'_> {
     fn toml_error(&self, error: &toml::de::Error) -> ScenarioError {
         let message = error.message().trim().replace('\n', "; ");
         let hint = nearest_in(&message).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        let offset = error.span().map_or_else(|| self.offset_of_quoted(&message), |span| span.start);
-        self.at(offset, format!("{message}{hint}"))
+        let offset = error.span().map_or(0, |span| span.start);
+        self.at(self.offset_of_unknown(&message, offset), format!("{message}{hint}"))
     }
 
-    /// Tagged tables lose their place in the text; the unknown word itself tells where it stands.
-    fn offset_of_quoted(&self, message: &str) -> usize {
-        message.split('`').nth(1).and_then(|word| self.text.find(word)).unwrap_or(0)
+    /// In a table that is chosen by its `kind` the error's place is the whole table; the unknown word stands in it.
+    fn offset_of_unknown(&self, message: &str, from: usize) -> usize {
+        let word = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+        let place = word.and_then(|word| self.text.get(from..)?.find(word));
+        place.map_or(from, |place| from + place)
     }
 
     fn check(&self, name: &str, raw: Raw) -> Result<Scenario, ScenarioError> {

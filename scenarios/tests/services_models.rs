@@ -266,10 +266,7 @@ fn hot_bucket_keys_last_for_their_ttl_and_old_data_fails_almost_at_once() {
         run.first_failure()
     );
     assert!(run.count(400..430, cached) > run.during(400..430).count() * 2 / 3, "hot keys still serve");
-    assert!(
-        run.count(670..700, cached) < run.during(670..700).count() / 2,
-        "one after the other runs out"
-    );
+    assert!(run.count(670..700, cached) < run.during(670..700).count() / 2, "one after the other runs out");
     let last = run.during(400..1_000).filter(|r| cached(&r.outcome)).map(|r| r.at).max().unwrap();
     assert!(last <= Duration::from_secs(700), "nobody holds a key for longer than 300 s: {last:?}");
     assert!(last > Duration::from_secs(500), "{last:?}");
