@@ -1,4 +1,5 @@
 //! The service models against a scripted KMS on a paused clock: who fails when, what they see, and how they recover.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -266,10 +267,7 @@ fn hot_bucket_keys_last_for_their_ttl_and_old_data_fails_almost_at_once() {
         run.first_failure()
     );
     assert!(run.count(400..430, cached) > run.during(400..430).count() * 2 / 3, "hot keys still serve");
-    assert!(
-        run.count(670..700, cached) < run.during(670..700).count() / 2,
-        "one after the other runs out"
-    );
+    assert!(run.count(670..700, cached) < run.during(670..700).count() / 2, "one after the other runs out");
     let last = run.during(400..1_000).filter(|r| cached(&r.outcome)).map(|r| r.at).max().unwrap();
     assert!(last <= Duration::from_secs(700), "nobody holds a key for longer than 300 s: {last:?}");
     assert!(last > Duration::from_secs(500), "{last:?}");
@@ -541,6 +539,16 @@ fn the_same_seed_gives_the_same_events_and_another_seed_others() {
     let (one, again, other) = (traces(20), traces(20), traces(21));
     assert!(one == again);
     assert!(one.iter().zip(&other).all(|(one, other)| one != other));
+}
+
+#[test]
+fn requests_that_wait_together_go_on_in_the_order_they_came() {
+    let settings = DynamoDb { rate_per_s: 2_000.0, tables: 2, principals: 2, ..DynamoDb::default() };
+    let script = [(0..60, Fault::Slow(Duration::from_millis(240)))];
+    let trace =
+        || format!("{:?}", run(ServiceSettings::DynamoDb(settings.clone()), 23, 60, &script).requests);
+    let one = trace();
+    assert!((0..3).all(|_| one == trace()));
 }
 
 #[test]
