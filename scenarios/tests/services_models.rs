@@ -1,4 +1,5 @@
 //! The service models against a scripted KMS on a paused clock: who fails when, what they see, and how they recover.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -538,6 +539,16 @@ fn the_same_seed_gives_the_same_events_and_another_seed_others() {
     let (one, again, other) = (traces(20), traces(20), traces(21));
     assert!(one == again);
     assert!(one.iter().zip(&other).all(|(one, other)| one != other));
+}
+
+#[test]
+fn requests_that_wait_together_go_on_in_the_order_they_came() {
+    let settings = DynamoDb { rate_per_s: 2_000.0, tables: 2, principals: 2, ..DynamoDb::default() };
+    let script = [(0..60, Fault::Slow(Duration::from_millis(240)))];
+    let trace =
+        || format!("{:?}", run(ServiceSettings::DynamoDb(settings.clone()), 23, 60, &script).requests);
+    let one = trace();
+    assert!((0..3).all(|_| one == trace()));
 }
 
 #[test]

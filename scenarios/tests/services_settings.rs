@@ -1,7 +1,11 @@
 //! Service settings as a scenario file gives them: defaults, unknown keys, ranges.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use scenarios::services::ServiceSettings;
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +52,27 @@ fn an_unknown_key_is_refused_for_every_kind_with_its_place_and_the_known_ones() 
     // A key of another kind is as unknown as a misspelt one.
     let error = parse("[[workload]]\nkind = \"ebs\"\ntables = 3\n").unwrap_err();
     assert!(error.contains("unknown field `tables`"), "{error}");
+}
+
+/// Parses a lone table the way that keeps the place of every key; an error comes with the text it points at.
+fn parse_with_places(kind: &str, toml: &str) -> Result<ServiceSettings, (String, String)> {
+    let table = DeTable::parse(toml).unwrap();
+    let rest = Spanned::new(table.span(), DeValue::Table(table.into_inner())).into_deserializer();
+    ServiceSettings::deserialize_kind(kind, rest)
+        .map_err(|error| (error.message().to_owned(), toml[error.span().unwrap()].to_owned()))
+}
+
+#[test]
+fn a_loader_that_keeps_places_gets_errors_that_point_at_the_key_or_value() {
+    for (kind, default) in ServiceSettings::KINDS.iter().zip(ServiceSettings::default_fleet()) {
+        assert_eq!(parse_with_places(kind, ""), Ok(default));
+        let (error, at) = parse_with_places(kind, "rate_per_s = 5\nrate_per_sec = 5\n").unwrap_err();
+        assert!(error.contains("unknown field `rate_per_sec`"), "{error}");
+        assert_eq!(at, "rate_per_sec");
+    }
+    let (error, at) = parse_with_places("s3", "objects = 5\nrate_per_s = \"fast\"\n").unwrap_err();
+    assert!(error.contains("expected f64"), "{error}");
+    assert_eq!(at, "\"fast\"");
 }
 
 #[test]
