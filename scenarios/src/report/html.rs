@@ -65,7 +65,7 @@ fn source_hash(source: &str) -> String {
     format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(Sha256::digest(source.as_bytes())))
 }
 
-/// What the script reads values from. `<` and `&` are written as JSON escapes, so no text can end the element.
+/// What the script reads values from: numbers under the names of the plots.
 fn series(result: &RunResult) -> String {
     let mut plots = serde_json::Map::new();
     for (index, service) in result.services.iter().enumerate() {
@@ -82,7 +82,12 @@ fn series(result: &RunResult) -> String {
         "bucket_ms": result.bucket_ms.max(1),
         "plots": plots,
     });
-    all.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    inert(&all.to_string())
+}
+
+/// JSON that cannot end the element it stands in, should it ever hold text: the same values, escaped JSON's own way.
+fn inert(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 fn service_id(index: usize) -> String {
@@ -573,5 +578,18 @@ fn reproduce(result: &RunResult) -> Markup {
             h2 #scenario { "The scenario" }
             pre.file tabindex="0" aria-label="Scenario file" { code { (result.scenario_toml) } }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_json_cannot_end_its_element_and_means_the_same() {
+        let value = serde_json::json!({ "title": "</script><!-- & -->" });
+        let inert = inert(&value.to_string());
+        assert!(!inert.contains(['<', '>', '&']), "{inert}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&inert).unwrap(), value);
     }
 }
