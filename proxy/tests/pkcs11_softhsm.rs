@@ -1,5 +1,12 @@
 //! The PKCS#11 implementation over a real SoftHSM2: what it opens, what it answers, and that many at once are safe.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 #[path = "common/softhsm.rs"]
 mod softhsm;
 
