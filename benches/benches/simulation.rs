@@ -2,6 +2,8 @@
 //! simulated TCP, the real proxy core with hyper and SigV4 verification, the emulated HSM's AES-GCM, and the trace with
 //! its digest. And what an idle simulated day costs.
 
+#![expect(clippy::expect_used, reason = "a benchmark may stop at a mistake of its own")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use scenarios::run;
 use scenarios::scenario::Scenario;

@@ -53,6 +53,9 @@ const AFTERMATH_MAX: Duration = Duration::from_secs(120);
 /// Makes the cryptographic engine behind HSM `index`; `None` for the emulated one.
 pub type EngineMaker = Box<dyn Fn(usize) -> Result<Box<dyn Engine>, String>>;
 
+/// Puts something between a proxy and its HSM.
+pub type HsmWrapper = Box<dyn Fn(Arc<dyn Hsm>) -> Arc<dyn Hsm>>;
+
 /// How a run is to be made.
 pub struct Options {
     /// The seed of every random stream.
@@ -64,7 +67,7 @@ pub struct Options {
     /// Told how much simulated time has passed, a hundred times a run.
     pub progress: Option<Box<dyn Fn(Duration)>>,
     /// Stands between each proxy and its HSM; a test plants its defects here.
-    pub hsm_wrapper: Option<Box<dyn Fn(Arc<dyn Hsm>) -> Arc<dyn Hsm>>>,
+    pub hsm_wrapper: Option<HsmWrapper>,
 }
 
 impl Options {
