@@ -23,6 +23,7 @@ pub mod api;
 pub mod app;
 pub mod authorise;
 pub mod calendar;
+pub mod config;
 pub mod env;
 pub mod error;
 pub mod events;

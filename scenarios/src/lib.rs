@@ -1,7 +1,66 @@
-//! The harness: the real XKS proxy core in a world that can go wrong.
+//! The harness: the real XKS proxy core in a world that can go wrong, in virtual time and always the same way.
+//!
+//! # How to write a scenario
+//!
+//! A scenario is a TOML file; everything in it has a default. The smallest useful one:
+//!
+//! ```toml
+//! title = "The HSM is gone for a minute"
+//! duration_s = 300
+//!
+//! [[fault]]
+//! kind = "hsm-down"
+//! from_s = 60
+//! to_s = 120
+//!
+//! [[expect]]
+//! recovered_within_s = 5
+//! ```
+//!
+//! `xks-sim run FILE` runs it; `xks-sim show hsm-outage` prints a longer one. Every section and key is documented at
+//! [`scenario`]; an unknown key is refused with its line and the nearest known one.
+//!
+//! # The map
+//!
+//! From the bottom up:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`clock`] | virtual time, exact to the nanosecond, free while nothing happens |
+//! | [`streams`] | one seed, one random stream per part |
+//! | [`net`] | links and TCP |
+//! | [`environment`], [`simulated_tls`], [`balancer`] | wall time, TLS, and the endpoint in front of the proxies |
+//! | [`kms`] | the model of AWS KMS |
+//! | [`services`] | its callers: S3, EBS, EC2, Lambda, DynamoDB, RDS |
+//! | [`fault`], [`scenario`], [`catalogue`] | what goes wrong, and the files that say so |
+//! | [`world`] | all of it together; start at [`world::live`] |
+//! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
+//! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
+//! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
+#[cfg(not(tokio_unstable))]
+compile_error!(
+    "build with --cfg tokio_unstable (it is set in .cargo/config.toml; an environment variable RUSTFLAGS overrides that file): \
+     the simulation seeds tokio's own random choices with it"
+);
+
+pub mod balancer;
+pub mod catalogue;
+pub mod clock;
+pub mod environment;
+pub mod explain;
+pub mod fault;
+pub mod invariants;
 pub mod kms;
+pub mod net;
+pub mod real_hsm;
+pub mod recording;
 pub mod report;
 pub mod result;
+pub mod run;
+pub mod scenario;
 pub mod services;
+pub mod simulated_tls;
+pub mod streams;
 pub mod trace;
+pub mod world;

@@ -42,7 +42,8 @@ use crate::trace::{Recorder, ServiceOutcome};
 use desk::Desk;
 use draws::Draws;
 use rand_chacha::ChaCha20Rng;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -53,15 +54,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ServiceSettings {
     /// `kind = "s3"`: SSE-KMS without Bucket Keys.
-    #[serde(rename = "s3")]
     S3(S3),
     /// `kind = "s3-bucket-keys"`: SSE-KMS with Bucket Keys.
-    #[serde(rename = "s3-bucket-keys")]
     S3BucketKeys(S3BucketKeys),
     /// `kind = "ebs"`: attached volumes, and attaching more.
     Ebs(Ebs),
     /// `kind = "ec2-launch"`: launching instances with encrypted volumes.
-    #[serde(rename = "ec2-launch")]
     Ec2Launch(Ec2Launch),
     /// `kind = "lambda"`: functions with encrypted environment variables.
     Lambda(Lambda),
@@ -145,6 +143,21 @@ impl ServiceSettings {
             Self::DynamoDb(DynamoDb::default()),
             Self::Rds(Rds::default()),
         ]
+    }
+
+    /// Reads the parameters of a `kind` from a table without the key `kind`. Deriving `kind` from within the table, as
+    /// [`Deserialize`] does, makes serde buffer it and forget where each key stood; this keeps the places for error messages.
+    pub fn deserialize_kind<'de, D: Deserializer<'de>>(kind: &str, parameters: D) -> Result<Self, D::Error> {
+        match kind {
+            "s3" => S3::deserialize(parameters).map(Self::S3),
+            "s3-bucket-keys" => S3BucketKeys::deserialize(parameters).map(Self::S3BucketKeys),
+            "ebs" => Ebs::deserialize(parameters).map(Self::Ebs),
+            "ec2-launch" => Ec2Launch::deserialize(parameters).map(Self::Ec2Launch),
+            "lambda" => Lambda::deserialize(parameters).map(Self::Lambda),
+            "dynamodb" => DynamoDb::deserialize(parameters).map(Self::DynamoDb),
+            "rds" => Rds::deserialize(parameters).map(Self::Rds),
+            other => Err(D::Error::unknown_variant(other, &Self::KINDS)),
+        }
     }
 
     fn service(&self) -> &dyn Service {

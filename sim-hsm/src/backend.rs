@@ -85,11 +85,11 @@ impl Shared {
         device.advance(self.timer.now());
         device
     }
+}
 
-    /// A deadline on the timer's clock.
-    fn on_timer(&self, deadline: Instant) -> Duration {
-        self.timer.now().saturating_add(deadline.saturating_duration_since(Instant::now()))
-    }
+/// How long until the deadline; zero when it has passed.
+fn patience(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 impl SimHsm {
@@ -121,11 +121,12 @@ impl SimHsm {
         work: impl FnOnce(&mut dyn Engine, Option<&IvLedger>) -> Result<T, HsmError>,
     ) -> Result<T, HsmError> {
         let shared = self.shared.as_ref();
-        let arrived = shared.timer.now();
-        let deadline = shared.on_timer(deadline);
-        if arrived >= deadline {
+        let patience = patience(deadline);
+        if patience.is_zero() {
             return Err(self.timed_out(operation));
         }
+        let arrived = shared.timer.now();
+        let deadline = arrived.saturating_add(patience);
         let mut visit = Visit { shared, operation, key, arrived, ticket: None, outcome: Outcome::Abandoned };
         let admitted = shared.device().admit(operation, key, work);
         let answer = match admitted {
@@ -173,7 +174,7 @@ impl SimHsm {
 
     async fn status(&self, deadline: Instant) -> HealthStatus {
         let shared = self.shared.as_ref();
-        let deadline = shared.on_timer(deadline);
+        let deadline = shared.timer.now().saturating_add(patience(deadline));
         shared.device().counters.health += 1;
         loop {
             let changed = shared.changed.notified();

@@ -64,5 +64,6 @@ pub use control::{Asked, Control, Counters, Occupancy, Operation, Outcome};
 pub use faults::{Fault, FaultError, FaultId, FaultPlan};
 pub use ledger::IvLedger;
 pub use service_time::{ServiceTime, ServiceTimes};
+pub use streams::key_bytes;
 pub use timer::{Timer, TokioTimer};
 pub use token::{Engine, KeySpecification, Token};

@@ -20,11 +20,12 @@ pub(crate) fn stream(seed: u64, device: u64, purpose: &str, index: u64) -> ChaCh
     rng
 }
 
-/// The 32 bytes of the key `label` under `seed`, the same in every device with that seed.
+/// The 32 bytes of the AES-256 key `label` under `seed`, the same in every device with that seed. Public, so that the
+/// same key can be put into another HSM.
 ///
 /// ChaCha20 is run once per 16 bytes of label, each time keyed with half of the previous output and those bytes. The
 /// label's length goes in first, so that no label's derivation is the beginning of another's.
-pub(crate) fn key_bytes(seed: u64, label: &str) -> [u8; 32] {
+pub fn key_bytes(seed: u64, label: &str) -> [u8; 32] {
     let mut key = [0; 32];
     let mut length = [0; 16];
     length[..8].copy_from_slice(&(label.len() as u64).to_le_bytes());

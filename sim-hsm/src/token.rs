@@ -13,13 +13,14 @@ use aes_gcm::{AeadInOut, Aes256Gcm, AesGcm, KeyInit};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use std::collections::BTreeMap;
+use xks_proxy::hsm::pkcs11::Pkcs11Inline;
 use xks_proxy::hsm::{Aad, HsmError, HsmErrorKind, Iv, KeyFacts, KeySpec, Sealed};
 use xks_proxy::key::KeyName;
 use xks_proxy::secret::Plaintext;
 
 /// Does the cryptography, at once and on the caller's thread. Time and faults are put around it by the device.
 ///
-/// A real PKCS#11 library can stand in for [`Token`]. Its IVs are its own and enter no draw of the device, so timing
+/// A real PKCS#11 library ([`Pkcs11Inline`]) can stand in for [`Token`]. Its IVs are its own and enter no draw of the device, so timing
 /// and outcomes stay what the seed says as long as it gives the same outcome for the same request.
 pub trait Engine: Send {
     /// As [`Hsm::describe`](xks_proxy::hsm::Hsm::describe).
@@ -227,6 +228,21 @@ impl Engine for Token {
 
     fn token(&mut self) -> Option<&mut Token> {
         Some(self)
+    }
+}
+
+/// A real library, called on the caller's own thread.
+impl Engine for Pkcs11Inline {
+    fn describe(&mut self, key: &KeyName) -> Result<KeyFacts, HsmError> {
+        Self::describe(self, key)
+    }
+
+    fn encrypt(&mut self, key: &KeyName, aad: &Aad, plaintext: &Plaintext) -> Result<Sealed, HsmError> {
+        Self::encrypt(self, key, aad, plaintext)
+    }
+
+    fn decrypt(&mut self, key: &KeyName, aad: &Aad, sealed: &Sealed) -> Result<Plaintext, HsmError> {
+        Self::decrypt(self, key, aad, sealed)
     }
 }
 

@@ -4,13 +4,13 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`pool`] | threads with one session each, bounded queue, deadline, setting hung calls aside |
-//! | [`inline`] | the same operations on the caller's own thread, for the simulation |
-//! | [`keeper`] | replaces a lost session, and repeats the call once |
-//! | [`session`] | login, key look-up, AES-GCM |
-//! | [`module`] | the loaded library, initialised again when need be |
-//! | [`codes`] | what each PKCS#11 return value means |
-//! | [`settings`] | what to open, and why it cannot be opened |
+//! | `pool` | threads with one session each, bounded queue, deadline, setting hung calls aside |
+//! | `inline` | the same operations on the caller's own thread, for the simulation |
+//! | `keeper` | replaces a lost session, and repeats the call once |
+//! | `session` | login, key look-up, AES-GCM |
+//! | `module` | the loaded library, initialised again when need be |
+//! | `codes` | what each PKCS#11 return value means |
+//! | `settings` | what to open, and why it cannot be opened |
 
 pub mod codes;
 mod inline;

@@ -1,9 +1,11 @@
 //! A throwaway SoftHSM2 with tokens and keys, one for each test process.
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki::session::{Session, UserType};
+use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,31 +14,37 @@ use xks_proxy::hsm::pkcs11::{Pkcs11Settings, TokenChoice};
 use xks_proxy::secret::Secret;
 
 /// The user PIN of every token.
-pub const PIN: &str = "1234";
+pub(crate) const PIN: &str = "1234";
 /// The token that holds the keys.
-pub const TOKEN: &str = "xks";
+pub(crate) const TOKEN: &str = "xks";
 /// Two empty tokens have this label.
-pub const TWINS: &str = "twin";
+pub(crate) const TWINS: &str = "twin";
+/// An empty token for tests of the PIN.
+pub(crate) const SPARE: &str = "spare";
 /// The value of the key `known`.
-pub const KNOWN_KEY: [u8; 32] = *b"a key that everybody knows of!!!";
+pub(crate) const KNOWN_KEY: [u8; 32] = *b"a key that everybody knows of!!!";
 
 /// The module and the directory of its tokens.
-pub struct SoftHsm {
-    pub module: PathBuf,
-    pub directory: PathBuf,
+pub(crate) struct SoftHsm {
+    pub(crate) module: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl SoftHsm {
     /// The process's SoftHSM2, made at the first call. The library is not initialised afterwards.
-    pub fn get() -> &'static Self {
+    pub(crate) fn get() -> &'static Self {
         static SHARED: OnceLock<SoftHsm> = OnceLock::new();
         SHARED.get_or_init(Self::create)
     }
 
     /// Settings to use the token with the keys.
-    pub fn settings(&self) -> Pkcs11Settings {
-        let token = TokenChoice::Label(TOKEN.into());
-        Pkcs11Settings::new(&self.module, token, Secret::new(PIN.into()))
+    pub(crate) fn settings(&self) -> Pkcs11Settings {
+        self.settings_for(TokenChoice::Label(TOKEN.into()), PIN)
+    }
+
+    /// Settings to use another token, or another PIN.
+    pub(crate) fn settings_for(&self, token: TokenChoice, pin: &str) -> Pkcs11Settings {
+        Pkcs11Settings::new(&self.module, token, Secret::new(pin.into()))
     }
 
     fn create() -> Self {
@@ -45,18 +53,21 @@ impl SoftHsm {
         let tokens = directory.join("tokens");
         let conf = directory.join("softhsm2.conf");
         std::fs::create_dir_all(&tokens).unwrap();
-        std::fs::write(&conf, format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display())).unwrap();
+        std::fs::write(&conf, format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display()))
+            .unwrap();
         // SAFETY: the first test to come here does it before the library is loaded, and Rust's own readers of the
         // environment are locked out by `set_var`.
         #[expect(unsafe_code, reason = "SoftHSM2 reads its configuration from this variable only")]
         unsafe {
             std::env::set_var("SOFTHSM2_CONF", &conf);
         }
-        for label in [TOKEN, TWINS, TWINS] {
+        for label in [TOKEN, TWINS, TWINS, SPARE] {
             let made = Command::new("softhsm2-util")
                 .args(["--init-token", "--free", "--label", label, "--so-pin", "4321", "--pin", PIN])
                 .output()
-                .unwrap_or_else(|error| panic!("softhsm2-util does not start ({error}): apt-get install softhsm2"));
+                .unwrap_or_else(|error| {
+                    panic!("softhsm2-util does not start ({error}): apt-get install softhsm2")
+                });
             assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         }
         let this = Self { module, directory };
@@ -65,25 +76,29 @@ impl SoftHsm {
     }
 
     /// Runs `task` with a read-write session; the library must not be initialised, and is not afterwards.
-    pub fn administer(&self, task: impl FnOnce(&Session)) {
+    pub(crate) fn administer(&self, task: impl FnOnce(&Session)) {
         let pkcs11 = Pkcs11::new(&self.module).unwrap();
         pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
-        let session = user_session(&pkcs11);
+        let session = user_session(&pkcs11, TOKEN, PIN);
         task(&session);
         drop(session);
         pkcs11.finalize().unwrap();
     }
 }
 
-/// A logged-in read-write session with the token [`TOKEN`], on a library that is initialised.
-pub fn user_session(pkcs11: &Pkcs11) -> Session {
-    let slots = pkcs11.get_slots_with_token().unwrap();
-    let slot = slots.into_iter().find(|slot| pkcs11.get_token_info(*slot).unwrap().label() == TOKEN).unwrap();
-    let session = pkcs11.open_rw_session(slot).unwrap();
-    match session.login(UserType::User, Some(&AuthPin::new(PIN.into()))) {
-        Ok(()) | Err(cryptoki::error::Error::Pkcs11(cryptoki::error::RvError::UserAlreadyLoggedIn, _)) => session,
+/// A logged-in read-write session with the token of this label, on a library that is initialised.
+pub(crate) fn user_session(pkcs11: &Pkcs11, token: &str, pin: &str) -> Session {
+    let session = pkcs11.open_rw_session(slot(pkcs11, token)).unwrap();
+    match session.login(UserType::User, Some(&AuthPin::new(pin.into()))) {
+        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => session,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// The slot of the token of this label.
+pub(crate) fn slot(pkcs11: &Pkcs11, token: &str) -> Slot {
+    let slots = pkcs11.get_slots_with_token().unwrap();
+    slots.into_iter().find(|slot| pkcs11.get_token_info(*slot).unwrap().label() == token).unwrap()
 }
 
 fn find_module() -> PathBuf {
@@ -134,7 +149,8 @@ fn make_keys(session: &Session) {
             ])
             .unwrap();
     }
-    let named = |encrypt: Attribute| vec![Attribute::Token(true), Attribute::Label(b"rsa_key".to_vec()), encrypt];
+    let named =
+        |encrypt: Attribute| vec![Attribute::Token(true), Attribute::Label(b"rsa_key".to_vec()), encrypt];
     let mut public = named(Attribute::Encrypt(true));
     public.extend([Attribute::ModulusBits(2048.into()), Attribute::PublicExponent(vec![1, 0, 1])]);
     let private = named(Attribute::Decrypt(true));
@@ -142,7 +158,7 @@ fn make_keys(session: &Session) {
 }
 
 /// Makes an AES key of `bytes` bytes, not extractable.
-pub fn aes_key(session: &Session, label: &str, id: &[u8], bytes: u64, encrypt: bool, decrypt: bool) {
+pub(crate) fn aes_key(session: &Session, label: &str, id: &[u8], bytes: u64, encrypt: bool, decrypt: bool) {
     session
         .generate_key(
             &Mechanism::AesKeyGen,

@@ -56,6 +56,8 @@ mod tests {
         assert_eq!(taken(&mut quota, 5_000, 0), 1_800);
         assert_eq!(taken(&mut quota, 5_000, 500), 900);
         assert_eq!(taken(&mut quota, 5_000, 60_000), 1_800, "an idle minute saves up no more than a second");
+        let mut full = Quota::new(1_800);
+        assert_eq!(taken(&mut full, 5_000, 10_000), 1_800, "a full bucket takes no more");
     }
 
     #[test]

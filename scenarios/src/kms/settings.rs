@@ -82,6 +82,34 @@ impl KmsSettings {
         within("chunked_share", self.chunked_share, 0.0, 1.0)
     }
 
+    /// The modelling assumptions in force, in words, for the report.
+    pub fn assumptions(&self) -> Vec<String> {
+        let idle_s = self.idle_ms / 1_000;
+        let mut assumptions = vec![
+            format!("MA-10: {} KMS hosts keep connections to the proxy open for {idle_s} s", self.hosts),
+            format!(
+                "MA-17: a proxy whose calls of the last {} s were at least {} reliable gets KMSInternalException \
+                 (HTTP 500, retried by SDKs), a less reliable one KMSInvalidStateException (HTTP 400)",
+                self.reliability_window_s, self.reliability_threshold
+            ),
+        ];
+        if self.connect_retry {
+            assumptions
+                .push("MA-11: KMS retries a timed-out connection set-up once, and nothing else".into());
+        }
+        if self.cdiv {
+            assumptions
+                .push("MA-6: GenerateDataKey asks for the integrity value, so the HSM works twice".into());
+        }
+        if self.health_poll_s > 0 {
+            assumptions.push(format!(
+                "MA-19: KMS asks for the proxy's health every {} s ± 10 %",
+                self.health_poll_s
+            ));
+        }
+        assumptions
+    }
+
     /// `patience_ms` as a duration.
     pub fn patience(&self) -> Duration {
         Duration::from_millis(self.patience_ms)

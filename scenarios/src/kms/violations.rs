@@ -62,13 +62,18 @@ impl Violations {
     /// Notes that an invariant was looked at, at simulated time `at`; `violation` says in words how it was broken, if
     /// it was. It must hold no plaintext.
     pub fn check(&self, invariant: Invariant, at: Duration, violation: Option<String>) {
+        self.check_many(invariant, 1, violation.map(|text| (at, text)));
+    }
+
+    /// The same for `checked` looks at once, of which the first that failed, if any did, is given with its time.
+    pub fn check_many(&self, invariant: Invariant, checked: u64, violation: Option<(Duration, String)>) {
         let mut verdicts = self.verdicts.borrow_mut();
         let verdict =
             verdicts.entry(invariant).or_insert(Verdict { invariant, checked: 0, violated: 0, first: None });
-        verdict.checked += 1;
-        if let Some(text) = violation {
+        verdict.checked += checked;
+        if let Some(first) = violation {
             verdict.violated += 1;
-            verdict.first.get_or_insert((at, text));
+            verdict.first.get_or_insert(first);
         }
     }
 

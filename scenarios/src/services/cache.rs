@@ -8,14 +8,20 @@ use crate::trace::ServiceOutcome;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::watch;
-
-type Answer = Option<Result<(), KmsFailure>>;
+use tokio::sync::Notify;
 
 enum Entry {
     Held { until: Duration },
-    Refreshing(watch::Receiver<Answer>),
+    Refreshing(Rc<Refresh>),
+}
+
+/// A refresh under way. Waiters wake in the order they came, which a `tokio::sync::watch` does not promise.
+#[derive(Default)]
+struct Refresh {
+    ended: Notify,
+    failure: RefCell<Option<KmsFailure>>,
 }
 
 pub(super) struct KeyCache<K> {
@@ -42,37 +48,37 @@ impl<K: Ord + Copy> KeyCache<K> {
     }
 
     /// Serves a request that needs the key: from the cache, by `refresh`, or with the answer of a refresh under way.
+    /// A successful refresh says how long its key is held.
     pub(super) async fn serve(
         &self,
         desk: &Desk,
         key: K,
-        ttl: Duration,
         visible: &Visible,
-        refresh: impl Future<Output = Tried<()>>,
+        refresh: impl Future<Output = Tried<Duration>>,
     ) -> ServiceOutcome {
         let under_way = match self.entries.borrow().get(&key) {
             Some(Entry::Held { until }) if desk.now() < *until => return ServiceOutcome::ServedFromCache,
-            Some(Entry::Refreshing(answer)) => Some(answer.clone()),
+            Some(Entry::Refreshing(refresh)) => Some(refresh.clone()),
             _ => None,
         };
-        if let Some(mut answer) = under_way
-            && let Ok(answer) = answer.wait_for(Option::is_some).await
-        {
-            return match &*answer {
-                Some(Err(failure)) => {
-                    visible.outcome::<()>(Tried { result: Err(failure.clone()), attempts: 0 })
-                }
-                _ => ServiceOutcome::ServedFromCache,
+        if let Some(refresh) = under_way {
+            refresh.ended.notified().await;
+            return match refresh.failure.borrow().clone() {
+                Some(failure) => visible.outcome::<()>(Tried { result: Err(failure), attempts: 0 }),
+                None => ServiceOutcome::ServedFromCache,
             };
         }
-        let (tell, answer) = watch::channel(None);
-        self.entries.borrow_mut().insert(key, Entry::Refreshing(answer));
+        let under_way = Rc::new(Refresh::default());
+        self.entries.borrow_mut().insert(key, Entry::Refreshing(under_way.clone()));
         let tried = refresh.await;
-        match tried.result {
-            Ok(()) => self.put(key, desk.now(), ttl),
-            Err(_) => drop(self.entries.borrow_mut().remove(&key)),
+        match &tried.result {
+            Ok(ttl) => self.put(key, desk.now(), *ttl),
+            Err(failure) => {
+                self.entries.borrow_mut().remove(&key);
+                under_way.failure.replace(Some(failure.clone()));
+            }
         }
-        tell.send_replace(Some(tried.result.clone()));
+        under_way.ended.notify_waiters();
         visible.outcome(tried)
     }
 }

@@ -13,6 +13,8 @@ use super::{Model, Service, SettingsError, Work};
 use crate::kms::{Caller, CiphertextBlob, KmsOperation};
 use crate::trace::ServiceOutcome;
 use serde::Deserialize;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -98,6 +100,11 @@ impl Service for DynamoDb {
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         let (low, high) =
             (Duration::from_secs(self.status_after_min_s), Duration::from_secs(self.status_after_max_s));
+        let pairs = (0..self.tables as usize)
+            .flat_map(|table| (0..self.principals as usize).map(move |principal| (table, principal)));
+        let first_ttls = pairs
+            .map(|pair| (pair, draws.between(Duration::ZERO, Duration::from_secs(self.ttl_s))))
+            .collect();
         Rc::new(Tables {
             principals: ROLES
                 .iter()
@@ -105,6 +112,7 @@ impl Service for DynamoDb {
                 .map(|role| desk.caller(role, VIA))
                 .collect(),
             status_after: (0..self.tables).map(|_| draws.log_between(low, high)).collect(),
+            first_ttls: RefCell::new(first_ttls),
             keys: Objects::new(self.tables as usize),
             cache: KeyCache::new(),
             settings: self.clone(),
@@ -155,6 +163,8 @@ struct Tables {
     keys: Objects,
     /// By table and principal.
     cache: KeyCache<(usize, usize)>,
+    /// What is left of the keys held at the start: as in a fleet that has run for long, they do not expire together.
+    first_ttls: RefCell<BTreeMap<(usize, usize), Duration>>,
     status_after: Vec<Duration>,
 }
 
@@ -182,8 +192,12 @@ impl Tables {
 
     async fn read_or_write(self: Rc<Self>, place: f64, principal: usize, ttl: Duration) -> ServiceOutcome {
         let Some((table, key)) = self.keys.pick(place) else { return self.create_table(principal).await };
-        let open = self.desk.decrypt(&key, &self.principals[principal]);
-        self.cache.serve(&self.desk, (table, principal), ttl, &VISIBLE, open).await
+        let pair = (table, principal);
+        let open = async {
+            let tried = self.desk.decrypt(&key, &self.principals[principal]).await;
+            tried.map(|()| self.first_ttls.borrow_mut().remove(&pair).unwrap_or(ttl))
+        };
+        self.cache.serve(&self.desk, pair, &VISIBLE, open).await
     }
 }
 

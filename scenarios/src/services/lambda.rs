@@ -150,6 +150,7 @@ struct Idle {
     sweep_at: usize,
 }
 
+const WARM_UP: Duration = Duration::from_secs(10);
 const SWEEP_AT_LEAST: usize = 256;
 
 #[derive(Clone, Copy)]
@@ -171,6 +172,7 @@ impl Functions {
         self: Rc<Self>,
         number: usize,
         fresh: bool,
+        life: Duration,
         idle_for_at_most: Duration,
     ) -> ServiceOutcome {
         let Function { caller, variables, idle } = &self.functions[number];
@@ -183,7 +185,7 @@ impl Functions {
                 if tried.result.is_err() {
                     return VISIBLE.outcome(tried);
                 }
-                let dies_at = self.desk.now() + Duration::from_secs(self.settings.life_s);
+                let dies_at = self.desk.now() + life;
                 let environment = Environment { dies_at, idle_for_at_most, expires_at: dies_at };
                 (environment, ServiceOutcome::ServedByKms)
             }
@@ -229,10 +231,14 @@ impl Model for Functions {
     fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
         let number = draws.below(self.functions.len());
         let fresh = draws.unit() < self.settings.fresh_share;
+        // Environments of the first seconds stand for those of a fleet that has run for long: any age is as likely.
+        let whole_life = Duration::from_secs(self.settings.life_s);
+        let rest_of_life = draws.between(Duration::ZERO, whole_life);
+        let life = if self.desk.now() < WARM_UP { rest_of_life } else { whole_life };
         let idle_for_at_most = draws.between(
             Duration::from_secs(self.settings.idle_expiry_min_s),
             Duration::from_secs(self.settings.idle_expiry_max_s),
         );
-        Box::pin(self.invoke(number, fresh, idle_for_at_most))
+        Box::pin(self.invoke(number, fresh, life, idle_for_at_most))
     }
 }

@@ -11,7 +11,7 @@ use super::{Model, Service, SettingsError, Work};
 use crate::kms::{Caller, CiphertextBlob, KmsOperation};
 use crate::trace::ServiceOutcome;
 use serde::Deserialize;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -78,12 +78,15 @@ impl Service for S3BucketKeys {
             .done()
     }
 
-    fn model(&self, desk: Rc<Desk>, _draws: &mut Draws) -> Rc<dyn Model> {
-        let requesters = ROLES.iter().take(self.requesters as usize);
+    fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
+        let ttl = Duration::from_secs(self.ttl_s);
+        let requesters = ROLES.iter().take(self.requesters as usize).map(|role| Requester {
+            caller: desk.caller(role, VIA),
+            newest: RefCell::default(),
+            first_ttl: Cell::new(Some(draws.between(Duration::ZERO, ttl))),
+        });
         Rc::new(Bucket {
-            requesters: requesters
-                .map(|role| Requester { caller: desk.caller(role, VIA), newest: RefCell::default() })
-                .collect(),
+            requesters: requesters.collect(),
             cache: KeyCache::new(),
             older: RefCell::default(),
             settings: self.clone(),
@@ -128,6 +131,8 @@ struct Requester {
     caller: Caller,
     /// The key its latest data lies under.
     newest: RefCell<Option<BucketKey>>,
+    /// What is left of the key held at the start: as in a bucket used for long, requesters' keys do not expire together.
+    first_ttl: Cell<Option<Duration>>,
 }
 
 struct Bucket {
@@ -162,22 +167,25 @@ impl Bucket {
     }
 
     async fn put(self: Rc<Self>, requester: usize) -> ServiceOutcome {
-        let Requester { caller, newest } = &self.requesters[requester];
+        let Requester { caller, newest, first_ttl } = &self.requesters[requester];
         let new_key = async {
             self.desk.encrypt(KmsOperation::GenerateDataKey, caller).await.map(|blob| {
+                let ttl = first_ttl.take().unwrap_or(self.ttl());
                 let (number, blob) = self.remember(blob);
-                self.cache.put(Held::ToRead { requester, number }, self.desk.now(), self.ttl());
+                self.cache.put(Held::ToRead { requester, number }, self.desk.now(), ttl);
                 newest.replace(Some((number, blob)));
+                ttl
             })
         };
-        self.cache.serve(&self.desk, Held::ToWrite { requester }, self.ttl(), &VISIBLE, new_key).await
+        self.cache.serve(&self.desk, Held::ToWrite { requester }, &VISIBLE, new_key).await
     }
 
     async fn get(self: Rc<Self>, requester: usize, key: Option<BucketKey>) -> ServiceOutcome {
         // There is nothing to read yet.
         let Some((number, blob)) = key else { return self.put(requester).await };
-        let open = self.desk.decrypt(&blob, &self.requesters[requester].caller);
-        self.cache.serve(&self.desk, Held::ToRead { requester, number }, self.ttl(), &VISIBLE, open).await
+        let open =
+            async { self.desk.decrypt(&blob, &self.requesters[requester].caller).await.map(|()| self.ttl()) };
+        self.cache.serve(&self.desk, Held::ToRead { requester, number }, &VISIBLE, open).await
     }
 }
 

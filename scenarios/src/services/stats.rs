@@ -139,3 +139,50 @@ impl WindowTally {
 pub(super) fn join(sentences: &[String]) -> String {
     sentences.iter().filter(|text| !text.is_empty()).cloned().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILED: ServiceOutcome = ServiceOutcome::Failed { visible: "503", kms: None, attempts: 1 };
+
+    fn stats(faults: &[(u64, u64)], events: &[(u64, ServiceOutcome)]) -> ServiceStats {
+        let s = Duration::from_secs;
+        let faults: Vec<_> = faults.iter().map(|(from, to)| (s(*from), s(*to))).collect();
+        let mut stats = ServiceStats::new(&faults);
+        for (at, outcome) in events {
+            stats.record(&ServiceEvent { service: 0, at: s(*at), took: s(0), outcome: outcome.clone() });
+        }
+        stats
+    }
+
+    #[test]
+    fn faults_that_overlap_are_one_and_the_worst_is_told_of() {
+        let events = [(9, FAILED), (10, FAILED), (25, FAILED), (30, FAILED), (40, FAILED), (50, FAILED)];
+        let stats = stats(&[(40, 50), (20, 30), (10, 25)], &events);
+        let windows: Vec<_> =
+            stats.windows.iter().map(|w| (w.from.as_secs(), w.to.as_secs(), w.failed)).collect();
+        assert_eq!(windows, [(10, 30, 2), (40, 50, 1)]);
+        assert_eq!(stats.failed, 6);
+        assert_eq!(stats.worst_window(), stats.windows.first());
+        assert_eq!(stats.windows[0].first_failure, Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_cache_has_run_out_only_if_requests_failed_after_its_last_use() {
+        use ServiceOutcome::ServedFromCache as Cached;
+        let told = |events: &[(u64, ServiceOutcome)]| {
+            stats(&[(100, 200)], events).windows[0].cache_sentence("cached keys", "TTL 60 s")
+        };
+        assert_eq!(
+            told(&[(110, Cached), (120, FAILED), (150, Cached), (170, FAILED)]),
+            "2 requests were served from cached keys until these ran out: the last at 2:30, 50 s after the fault began \
+             (TTL 60 s)."
+        );
+        let still = "2 requests were served from cached keys, some up to the end of the fault (TTL 60 s).";
+        assert_eq!(told(&[(110, Cached), (120, FAILED), (150, Cached)]), still, "nobody came after that");
+        assert_eq!(told(&[(110, Cached), (198, Cached), (199, FAILED)]), still);
+        assert_eq!(told(&[(150, Cached)]), "1 request was served from cached keys (TTL 60 s).");
+        assert_eq!(told(&[(150, FAILED)]), "");
+    }
+}

@@ -228,8 +228,8 @@ impl Site {
 
     async fn generate(&self) -> CiphertextBlob {
         let result = self.world.kms.encrypt(KmsOperation::GenerateDataKey, &CALLER).await;
-        result
-            .unwrap_or_else(|failure| panic!("{failure:?}; the proxy says {:?}", self.log.0.lock().unwrap()))
+        assert!(result.is_ok(), "{result:?}; the proxy says {:?}", self.log.0.lock().unwrap());
+        result.unwrap()
     }
 }
 

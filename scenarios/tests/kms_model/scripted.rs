@@ -42,6 +42,8 @@ enum Reply {
     Silence,
     /// Answers properly and closes the connection after this time.
     ServeThenClose(Duration),
+    /// Answers properly, and closes its own direction only, as TCP does: what the client writes still gets away.
+    ServeThenFin,
     /// Answers properly after this time.
     ServeLate(Duration),
     /// Encrypts, with a wrong integrity value.
@@ -176,6 +178,7 @@ impl Proxy {
             match reply {
                 Reply::RawThenClose(_) => return,
                 Reply::ServeThenClose(delay) => return tokio::time::sleep(delay).await,
+                Reply::ServeThenFin => stream.shutdown().await.unwrap(),
                 _ => {}
             }
         }
@@ -441,13 +444,36 @@ fn hosts_share_no_connections() {
 #[test]
 fn a_kept_connection_that_the_proxy_closed_is_replaced_unnoticed() {
     simulate(async {
-        let (world, proxy) = scripted(one_host());
-        proxy.always(Reply::ServeThenClose(Duration::from_secs(1)));
-        generate(&world).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        generate(&world).await.unwrap();
-        let counters = world.kms.counters();
-        assert_eq!((counters.found_closed, counters.fresh_connections, counters.kms_failures), (1, 2, 0));
+        for reply in [Reply::ServeThenClose(Duration::from_secs(1)), Reply::ServeThenFin] {
+            let (world, proxy) = scripted(one_host());
+            proxy.always(reply);
+            generate(&world).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            generate(&world).await.unwrap();
+            let counters = world.kms.counters();
+            assert_eq!((counters.found_closed, counters.fresh_connections, counters.kms_failures), (1, 2, 0));
+        }
+    });
+}
+
+#[test]
+fn a_kept_connection_that_breaks_while_the_request_is_written_is_replaced_within_the_patience() {
+    simulate(async {
+        for (broken_after_ms, outcome) in [(200, XksOutcome::Ok), (251, XksOutcome::TimedOut)] {
+            let (world, proxy) = scripted(one_host());
+            world.pipes.buffer.set(64);
+            proxy.script.borrow_mut().push(Reply::ServeThenClose(Duration::from_millis(broken_after_ms)));
+            generate(&world).await.unwrap();
+            // Nobody reads, so the request fills the pipe and waits.
+            let _result = generate(&world).await;
+            let last = world.tape.xks().pop().unwrap();
+            assert_eq!(
+                (last.outcome, last.took.as_millis()),
+                (outcome, u128::from(broken_after_ms).min(250))
+            );
+            assert_eq!(last.fresh_connection, outcome == XksOutcome::Ok);
+            assert_eq!(world.kms.counters().found_closed, u64::from(last.fresh_connection));
+        }
     });
 }
 

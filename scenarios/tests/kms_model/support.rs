@@ -94,6 +94,8 @@ pub(crate) struct Pipes {
     pub(crate) connects: Cell<u32>,
     /// How long a connection takes.
     pub(crate) delay: Cell<Duration>,
+    /// Bytes in flight per direction.
+    pub(crate) buffer: Cell<usize>,
     accept: Acceptor,
     stalled: RefCell<Vec<DuplexStream>>,
 }
@@ -105,6 +107,7 @@ impl Pipes {
             script: RefCell::default(),
             connects: Cell::new(0),
             delay: Cell::new(Duration::ZERO),
+            buffer: Cell::new(65_536),
             accept: Box::new(accept),
             stalled: RefCell::default(),
         })
@@ -119,7 +122,7 @@ impl Dial for Pipes {
                 tokio::time::sleep(self.delay.get()).await;
             }
             let next = self.script.borrow_mut().pop();
-            let (near, far) = tokio::io::duplex(65_536);
+            let (near, far) = tokio::io::duplex(self.buffer.get());
             match next.unwrap_or(self.behaviour.get()) {
                 Connect::Accept => (self.accept)(far),
                 Connect::Refuse => return Err(std::io::ErrorKind::ConnectionRefused.into()),

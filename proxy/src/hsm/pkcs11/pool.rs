@@ -411,3 +411,265 @@ enum Next<O: Open> {
 fn ended() -> HsmError {
     HsmError::new(HsmErrorKind::Failed, "the HSM's threads have ended: the proxy is shutting down")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hsm::HsmErrorKind as Kind;
+    use crate::hsm::pkcs11::keeper::Device;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use tokio::task::JoinHandle;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(5);
+
+    /// Opens as often as it may, and fails at all other times.
+    struct Script {
+        openings_left: AtomicUsize,
+        tried: Mutex<Sender<()>>,
+    }
+
+    struct Scripted {
+        lost: bool,
+    }
+
+    impl Device for Scripted {
+        fn is_lost(&self) -> bool {
+            self.lost
+        }
+    }
+
+    impl Open for Script {
+        type Device = Scripted;
+
+        fn open(self: &Arc<Self>) -> Result<Scripted, HsmError> {
+            let left = &self.openings_left;
+            let opened =
+                left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            let _ = self.tried.lock().unwrap().send(());
+            if opened {
+                Ok(Scripted { lost: false })
+            } else {
+                Err(HsmError::new(Kind::DeviceGone, "unplugged"))
+            }
+        }
+    }
+
+    struct Bench {
+        pool: Arc<Pool<Script>>,
+        opener: Arc<Script>,
+        tried: Receiver<()>,
+    }
+
+    fn bench(threads: usize, queue_max: usize, set_aside_max: usize, openings: usize) -> Bench {
+        let (tell, tried) = channel();
+        let opener = Arc::new(Script { openings_left: openings.into(), tried: Mutex::new(tell) });
+        let limits = Limits { threads, queue_max, set_aside_max, set_aside_after: Duration::ZERO };
+        let pool = Arc::new(Pool::start(Arc::clone(&opener), Scripted { lost: false }, limits).unwrap());
+        Bench { pool, opener, tried }
+    }
+
+    impl Bench {
+        /// A call that is inside the device when this returns, and stays until the sender is used or dropped. On a busy
+        /// machine the patience may be over before the thread begins; then another is sent.
+        fn hang(&self, patience: Duration) -> (Sender<()>, JoinHandle<Result<(), HsmError>>) {
+            loop {
+                let (release, released) = channel();
+                let (tell, inside) = channel();
+                let pool = Arc::clone(&self.pool);
+                let task = tokio::spawn(async move {
+                    pool.call(Instant::now() + patience, move |_| {
+                        let _ = tell.send(());
+                        let _ = released.recv();
+                        Ok(())
+                    })
+                    .await
+                });
+                if inside.recv().is_ok() {
+                    return (release, task);
+                }
+            }
+        }
+
+        async fn call(&self, patience: Duration) -> Result<u8, Kind> {
+            self.pool.call(Instant::now() + patience, |_| Ok(7)).await.map_err(|error| error.kind)
+        }
+
+        fn queued(&self) -> usize {
+            self.pool.shared.lock().queue.len()
+        }
+    }
+
+    async fn until(mut condition: impl FnMut() -> bool) {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_queue_is_busy_at_once() {
+        let bench = bench(1, 1, 0, 0);
+        let (release, hanging) = bench.hang(LONG);
+        let pool = Arc::clone(&bench.pool);
+        let waiting = tokio::spawn(async move { pool.call(Instant::now() + LONG, |_| Ok(8)).await });
+        until(|| bench.queued() == 1).await;
+        assert_eq!(bench.call(LONG).await, Err(Kind::Busy));
+        drop(release);
+        assert_eq!(waiting.await.unwrap(), Ok(8));
+        assert_eq!(hanging.await.unwrap(), Ok(()));
+        assert_eq!(bench.call(LONG).await, Ok(7));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_nobody_waits_for_any_more_leaves_the_queue_and_is_not_begun() {
+        let bench = bench(1, 1, 0, 0);
+        let (release, _hanging) = bench.hang(LONG);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&begun);
+        let pool = Arc::clone(&bench.pool);
+        let waiting = tokio::spawn(async move {
+            let count = move |_: &mut Scripted| Ok(counted.fetch_add(1, Ordering::SeqCst));
+            pool.call(Instant::now() + LONG, count).await
+        });
+        until(|| bench.queued() == 1).await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        // The place in the queue is free again, although the thread still hangs.
+        let pool = Arc::clone(&bench.pool);
+        let next = tokio::spawn(async move { pool.call(Instant::now() + LONG, |_| Ok(9)).await });
+        until(|| bench.queued() == 1 && Arc::strong_count(&begun) == 1).await;
+        drop(release);
+        assert_eq!(next.await.unwrap(), Ok(9));
+        assert_eq!(begun.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_call_past_its_deadline_is_answered_and_not_begun() {
+        let bench = bench(1, 4, 0, 0);
+        assert_eq!(bench.call(Duration::ZERO).await, Err(Kind::TimedOut));
+        let (release, _hanging) = bench.hang(LONG);
+        let (tell, begun) = channel();
+        let late = bench.pool.call(Instant::now() + SHORT, move |_| {
+            let _ = tell.send(());
+            Ok(())
+        });
+        assert_eq!(late.await.map_err(|error| error.kind), Err(Kind::TimedOut));
+        drop(release);
+        assert_eq!(bench.call(LONG).await, Ok(7), "the thread goes on with what is wanted");
+        assert!(begun.try_recv().is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_hung_call_costs_one_thread_which_is_replaced_and_ends_when_it_returns() {
+        let bench = bench(1, 4, 1, usize::MAX);
+        let (release, hanging) = bench.hang(SHORT);
+        assert_eq!(hanging.await.unwrap().map_err(|error| error.kind), Err(Kind::TimedOut));
+        assert_eq!(bench.pool.set_aside(), 1);
+        assert!(bench.pool.is_impaired());
+        assert_eq!(bench.call(LONG).await, Ok(7), "its replacement serves");
+        drop(release);
+        until(|| bench.pool.set_aside() == 0).await;
+        assert!(!bench.pool.is_impaired());
+        assert_eq!(bench.pool.shared.lock().workers.len(), 1, "the one that returned is not needed any more");
+        assert_eq!(bench.call(LONG).await, Ok(7));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_hung_call_whose_caller_has_gone_is_noticed_by_the_next() {
+        let bench = bench(1, 4, 1, usize::MAX);
+        let (_release, hanging) = bench.hang(SHORT);
+        hanging.abort();
+        let _ = hanging.await;
+        let overdue_at = Instant::now() + SHORT;
+        until(|| Instant::now() >= overdue_at).await;
+        assert_eq!(bench.call(LONG).await, Ok(7));
+        assert_eq!(bench.pool.set_aside(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn when_all_hang_and_no_more_may_be_set_aside_requests_fail_at_once() {
+        let bench = bench(1, 4, 1, usize::MAX);
+        let mut releases = Vec::new();
+        for _ in 0..2 {
+            let (release, hanging) = bench.hang(SHORT);
+            releases.push(release);
+            assert!(hanging.await.unwrap().is_err());
+        }
+        let refused = bench.pool.call(Instant::now() + LONG, |_| Ok(())).await.unwrap_err();
+        assert_eq!(refused.kind, Kind::TimedOut);
+        assert!(refused.detail.contains("does not return"), "{refused}");
+        assert_eq!(bench.queued(), 0);
+        drop(releases);
+        until(|| bench.pool.set_aside() == 0).await;
+        assert_eq!(bench.call(LONG).await, Ok(7), "and all is well once they return");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_a_session_requests_hear_why_at_once_until_there_is_one_again() {
+        let bench = bench(1, 4, 0, 0);
+        let lose = |device: &mut Scripted| -> Result<(), HsmError> {
+            device.lost = true;
+            Err(HsmError::new(Kind::DeviceGone, "pulled"))
+        };
+        assert_eq!(bench.pool.call(Instant::now() + LONG, lose).await.unwrap_err().detail, "pulled");
+        bench.tried.recv().unwrap();
+        until(|| bench.pool.is_impaired()).await;
+        let refused = bench.pool.call(Instant::now() + LONG, |_| Ok(())).await.unwrap_err();
+        assert_eq!((refused.kind, refused.detail.as_str()), (Kind::DeviceGone, "unplugged"));
+        bench.opener.openings_left.store(1, Ordering::SeqCst);
+        until(|| !bench.pool.is_impaired()).await;
+        assert_eq!(bench.call(LONG).await, Ok(7));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn those_who_wait_when_the_last_session_is_lost_hear_why_at_once() {
+        let bench = bench(1, 4, 0, 0);
+        let (release, released) = channel::<()>();
+        let (tell, inside) = channel();
+        let pool = Arc::clone(&bench.pool);
+        let losing = tokio::spawn(async move {
+            pool.call(Instant::now() + LONG, move |device: &mut Scripted| -> Result<(), HsmError> {
+                let _ = tell.send(());
+                let _ = released.recv();
+                device.lost = true;
+                Err(HsmError::new(Kind::DeviceGone, "pulled"))
+            })
+            .await
+        });
+        inside.recv().unwrap();
+        let pool = Arc::clone(&bench.pool);
+        let waiting = tokio::spawn(async move { pool.call(Instant::now() + LONG, |_| Ok(())).await });
+        until(|| bench.queued() == 1).await;
+        drop(release);
+        assert!(losing.await.unwrap().is_err());
+        assert_eq!(waiting.await.unwrap().map_err(|error| error.detail), Err("unplugged".to_owned()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn threads_without_a_session_take_no_work_from_those_with_one() {
+        let bench = bench(4, 4, 0, 0);
+        for _ in 1..4 {
+            bench.tried.recv().unwrap();
+        }
+        for _ in 0..100 {
+            assert_eq!(bench.call(LONG).await, Ok(7));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn closing_ends_all_threads_and_refuses_what_comes_later() {
+        let bench = bench(3, 4, 0, usize::MAX);
+        assert_eq!(bench.call(LONG).await, Ok(7));
+        assert!(bench.pool.close(LONG));
+        assert_eq!(bench.call(LONG).await, Err(Kind::Failed));
+        assert!(bench.pool.close(Duration::ZERO), "closing twice is no harm");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn closing_does_not_wait_for_ever() {
+        let bench = bench(1, 4, 0, 0);
+        let (_release, _hanging) = bench.hang(LONG);
+        assert!(!bench.pool.close(SHORT));
+    }
+}

@@ -269,11 +269,7 @@ impl TokenSession {
 
     /// The session, its login and the token are there, and, with a key to try it on, so is AES-GCM.
     pub(super) fn check(&mut self, health_key: Option<&KeyName>) -> Result<TokenIdentity, HsmError> {
-        let state = self.call(|raw| Ok(raw.get_session_info()?.session_state()))?;
-        if !matches!(state, SessionState::RoUser | SessionState::RwUser) {
-            self.lost = true;
-            return Err(HsmError::new(HsmErrorKind::SessionLost, "the session is no longer logged in"));
-        }
+        self.check_login()?;
         if let Some(name) = health_key {
             let too_long = |_| HsmError::new(HsmErrorKind::Failed, "the AAD of the health check is too long");
             let aad = Aad::frame(b"health", &[]).map_err(too_long)?;
@@ -284,6 +280,15 @@ impl TokenSession {
             }
         }
         Ok(self.opener.identity()?)
+    }
+
+    fn check_login(&mut self) -> Result<(), HsmError> {
+        let state = self.call(|raw| Ok(raw.get_session_info()?.session_state()))?;
+        if matches!(state, SessionState::RoUser | SessionState::RwUser) {
+            return Ok(());
+        }
+        self.lost = true;
+        Err(HsmError::new(HsmErrorKind::SessionLost, "the session is no longer logged in"))
     }
 
     fn key(&mut self, name: &KeyName) -> Result<Key, HsmError> {
@@ -323,6 +328,9 @@ impl TokenSession {
                 }
             }
         }
+        // Without a login private keys are invisible, and a healthy key would be reported missing. All logins take turns
+        // with this search, so the login that is seen here was there during the search.
+        self.check_login()?;
         Err(HsmError::new(HsmErrorKind::KeyNotFound, format!("no key with {name} that this user can see")))
     }
 

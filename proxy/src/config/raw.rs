@@ -1,0 +1,229 @@
+//! The configuration file as it is written, before anything is checked. Every key here stands in
+//! `config.example.toml`, with its default, unit and reason; a test sees to it.
+//!
+//! Place on the map: `config` reads text into [`Raw`], `check` makes a `Config` of it.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A value and where it stands.
+pub(super) type At<T> = Option<Spanned<T>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) server: Spanned<RawServer>,
+    #[serde(default)]
+    pub(super) limits: RawLimits,
+    #[serde(default)]
+    pub(super) identity: RawIdentity,
+    #[serde(default)]
+    pub(super) hsm: Vec<Spanned<RawHsm>>,
+    #[serde(default)]
+    pub(super) key_store: Vec<Spanned<RawKeyStore>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawServer {
+    pub(super) listen: Spanned<String>,
+    pub(super) ping_path: At<String>,
+    pub(super) tls: At<RawTls>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    pub(super) certificate_file: Spanned<String>,
+    pub(super) key_file: Spanned<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) deadline_ms: At<u64>,
+    pub(super) in_flight_max: At<u64>,
+    pub(super) connections_max: At<u64>,
+    pub(super) body_bytes_max: At<u64>,
+    pub(super) header_bytes_max: At<u64>,
+    pub(super) headers_max: At<u64>,
+    pub(super) handshake_timeout_ms: At<u64>,
+    pub(super) head_timeout_ms: At<u64>,
+    pub(super) idle_timeout_ms: At<u64>,
+    pub(super) drain_timeout_ms: At<u64>,
+    pub(super) plaintext_bytes_max: At<u64>,
+    pub(super) aad_bytes_max: At<u64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIdentity {
+    pub(super) fleet_size: At<u64>,
+    pub(super) vendor: At<String>,
+    pub(super) model: At<String>,
+    pub(super) ekm_vendor: At<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHsm {
+    pub(super) name: Spanned<String>,
+    pub(super) module: Spanned<String>,
+    pub(super) token_label: At<String>,
+    pub(super) token_serial: At<String>,
+    pub(super) slot: At<u64>,
+    pub(super) pin_file: At<String>,
+    pub(super) pin_env: At<String>,
+    pub(super) sessions_max: At<u64>,
+    pub(super) queue_max: At<u64>,
+    pub(super) set_aside_max: At<u64>,
+    pub(super) set_aside_after_ms: At<u64>,
+    pub(super) iv_source: Option<RawIvSource>,
+    pub(super) health_key_label: At<String>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawIvSource {
+    Random,
+    Encryption,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKeyStore {
+    pub(super) name: Spanned<String>,
+    pub(super) uri_prefix: Spanned<String>,
+    pub(super) region: At<String>,
+    pub(super) hsm: Spanned<String>,
+    pub(super) find_keys_by: Option<RawFindKeysBy>,
+    #[serde(default)]
+    pub(super) credential: Vec<Spanned<RawCredential>>,
+    #[serde(default)]
+    pub(super) key: Vec<Spanned<RawKey>>,
+    #[serde(default)]
+    pub(super) allow: Vec<RawAllow>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawFindKeysBy {
+    Label,
+    Entry,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCredential {
+    pub(super) access_key_id: Spanned<String>,
+    pub(super) secret_file: At<String>,
+    pub(super) secret_env: At<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKey {
+    pub(super) id: Spanned<String>,
+    pub(super) current_version: Spanned<u64>,
+    pub(super) versions: Spanned<Vec<Spanned<RawVersion>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawVersion {
+    pub(super) version: Spanned<u64>,
+    pub(super) label: At<String>,
+    pub(super) id: At<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAllow {
+    pub(super) name: At<String>,
+    pub(super) keys: At<Vec<Spanned<String>>>,
+    pub(super) operations: At<Vec<Spanned<String>>>,
+    pub(super) principal_arns: At<Vec<Spanned<String>>>,
+    pub(super) kms_key_arns: At<Vec<Spanned<String>>>,
+    pub(super) kms_operations: At<Vec<Spanned<String>>>,
+    pub(super) via_services: At<Vec<Spanned<String>>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::value::Error;
+    use serde::de::{Deserializer, Error as _, Visitor};
+
+    /// Answers the question which fields a struct has, and nothing else.
+    struct AskFields<'a>(&'a mut Vec<&'static str>);
+
+    impl<'de> Deserializer<'de> for AskFields<'_> {
+        type Error = Error;
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            _visitor: V,
+        ) -> Result<V::Value, Error> {
+            self.0.extend(fields);
+            Err(Error::custom("asked"))
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Error> {
+            Err(Error::custom("not a struct"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn fields<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
+        let mut fields = Vec::new();
+        let _ = T::deserialize(AskFields(&mut fields));
+        assert!(!fields.is_empty());
+        fields
+    }
+
+    #[test]
+    fn the_example_shows_every_key_in_its_table() {
+        let example = include_str!("../../config.example.toml");
+        let tables = [
+            ("[server]", fields::<RawServer>()),
+            ("[server.tls]", fields::<RawTls>()),
+            ("[limits]", fields::<RawLimits>()),
+            ("[identity]", fields::<RawIdentity>()),
+            ("[[hsm]]", fields::<RawHsm>()),
+            ("[[key_store]]", fields::<RawKeyStore>()),
+            ("[[key_store.credential]]", fields::<RawCredential>()),
+            ("[[key_store.key]]", fields::<RawKey>()),
+            ("[[key_store.key]]", fields::<RawVersion>()),
+            ("[[key_store.allow]]", fields::<RawAllow>()),
+        ];
+        for (header, keys) in tables {
+            let (_, rest) = example.split_once(&format!("\n{header}\n")).expect(header);
+            let table = rest.split("\n[").next().unwrap_or_default();
+            for key in keys {
+                let shown =
+                    table.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")))
+                        || table.contains(&format!("{{ {key} = "))
+                        || table.contains(&format!(", {key} = "))
+                        || tables_named(example).any(|name| name == format!("{}{key}", parent(header)));
+                assert!(shown, "{header} lacks {key}");
+            }
+        }
+        for table in fields::<Raw>() {
+            assert!(tables_named(example).any(|name| name == table), "{table}");
+        }
+    }
+
+    fn tables_named(example: &str) -> impl Iterator<Item = &str> {
+        example.lines().filter(|line| line.starts_with('[')).map(|line| line.trim_matches(['[', ']']))
+    }
+
+    fn parent(header: &str) -> String {
+        format!("{}.", header.trim_matches(['[', ']']))
+    }
+}

@@ -1,0 +1,116 @@
+//! `xks-proxy check`: everything `serve` would do before it binds, and a look at each key that is named.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use xks_proxy::config::{Config, ConfigError, Ready};
+use xks_proxy::env::SystemEnv;
+use xks_proxy::events::{AuditEvent, Subscriber};
+use xks_proxy::hsm::{HealthStatus, Hsm, KeySpec};
+
+/// A check is not in a hurry, and slow HSMs are worth checking too.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `check` serves no request.
+struct Nobody;
+
+impl Subscriber for Nobody {
+    fn audit(&self, _: &AuditEvent) {}
+}
+
+/// Checks, and prints a summary. The error is one line for the user.
+pub(crate) fn run(file: &Path) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start ({error})"))?;
+    let found = runtime.block_on(async {
+        let ready = Config::load(file)?.build(Arc::new(SystemEnv), Arc::new(Nobody))?;
+        look(ready).await
+    });
+    let (summary, warnings) = found.map_err(|error: ConfigError| error.to_string())?;
+    let mut out = std::io::stdout().lock();
+    // A closed standard output is the reader's choice.
+    for line in summary {
+        let _ = writeln!(out, "{line}");
+    }
+    for warning in &warnings {
+        let _ = writeln!(out, "warning     {warning}");
+    }
+    let _ = match warnings.len() {
+        0 => writeln!(out, "Nothing wrong found."),
+        1 => writeln!(out, "Nothing wrong found, 1 warning."),
+        count => writeln!(out, "Nothing wrong found, {count} warnings."),
+    };
+    Ok(())
+}
+
+async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
+    let config = &ready.config;
+    let mut warnings = config.warnings.clone();
+    let scheme = if ready.tls.is_some() { "HTTPS" } else { "plain HTTP" };
+    let mut summary = vec![
+        format!("file        {}", config.file),
+        format!("listen      {}, {scheme}", config.listen.value),
+    ];
+    for (hsm, open) in config.hsms.iter().zip(&ready.hsms) {
+        for device in open.health(Instant::now() + PATIENCE).await {
+            if device.status == HealthStatus::Unavailable {
+                return Err(config.error(
+                    hsm.name.line,
+                    format!(
+                        "hsm {:?}: {} does not answer: check the device and its network",
+                        hsm.name.value, device.id
+                    ),
+                ));
+            }
+            summary.push(format!(
+                "hsm         {}: logged in; {} {}, {:?}",
+                hsm.name.value, device.model, device.id, device.status
+            ));
+        }
+    }
+    for store in &config.key_stores {
+        let Some(hsm) = ready.hsms.get(store.hsm) else { continue };
+        for (id, entry) in &store.keys.entries {
+            let line = store.key_lines.get(id).copied().unwrap_or(1);
+            for (version, name) in &entry.versions {
+                let what = format!("key {id}, version {}, {name}", version.0);
+                let facts = hsm.describe(name, Instant::now() + PATIENCE).await.map_err(|error| {
+                    config
+                        .error(line, format!("{what}: {error}: make the key in the HSM, or correct its name"))
+                })?;
+                if facts.spec != KeySpec::Aes(256) {
+                    return Err(config.error(
+                        line,
+                        format!("{what} is {:?}: an external key must be AES with 256 bits", facts.spec),
+                    ));
+                }
+                let usable = facts.decrypt && (facts.encrypt || *version != entry.current);
+                if !usable {
+                    warnings.push(format!(
+                        "{}:{line}: {what} may not {} (CKA_ENCRYPT, CKA_DECRYPT): KMS will not accept it as a key",
+                        config.file,
+                        if facts.decrypt { "encrypt" } else { "decrypt" }
+                    ));
+                }
+            }
+        }
+        summary.push(format!(
+            "key store   {}: {}{}; {} credential(s), {} key entry(ies), {}, hsm {}",
+            store.name,
+            store.prefix,
+            xks_proxy::key::API_ROOT,
+            store.credentials.len(),
+            store.keys.entries.len(),
+            match store.access.rules.len() {
+                0 => "every signed request allowed".to_owned(),
+                rules => format!("{rules} allow rule(s)"),
+            },
+            config.hsms.get(store.hsm).map_or("", |hsm| hsm.name.value.as_str())
+        ));
+    }
+    Ok((summary, warnings))
+}

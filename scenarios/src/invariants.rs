@@ -1,0 +1,146 @@
+//! What must hold in every run, whatever goes wrong in it. Each has a name, and a planted defect that proves its alarm.
+//!
+//! Place on the map: the KMS model reports X1, X2 and X5 into [`Violations`]; the audit subscriber here and the end of
+//! a run in [`world`](crate::world) report the others.
+
+use crate::kms::violations::{Invariant, Violations, X1, X2, X5};
+use crate::result::Check;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use xks_proxy::events::{AuditEvent, Operation, Subscriber, json_line};
+
+/// Nothing unauthenticated reaches the HSM.
+pub const X3: Invariant = Invariant {
+    id: "X3",
+    name: "authenticated-only",
+    text: "no request reaches an HSM before its signature has been verified",
+};
+
+/// Every request is answered in time.
+pub const X4: Invariant = Invariant {
+    id: "X4",
+    name: "answered-in-time",
+    text: "the proxy answers every request inside its deadline",
+};
+
+/// No plaintext or secret in an event.
+pub const X6: Invariant = Invariant {
+    id: "X6",
+    name: "no-secret-in-events",
+    text: "no audit event holds a secret access key or anything but its typed fields",
+};
+
+/// The HSM's limits are never exceeded.
+pub const X7: Invariant = Invariant {
+    id: "X7",
+    name: "hsm-limits",
+    text: "no HSM is given more parallel operations or sessions than it has",
+};
+
+/// An IV never repeats.
+pub const X8: Invariant =
+    Invariant { id: "X8", name: "iv-unique", text: "no initialization vector is used twice under a key" };
+
+/// What was encrypted stays decryptable.
+pub const X9: Invariant = Invariant {
+    id: "X9",
+    name: "still-decryptable",
+    text: "what was encrypted during the run decrypts once every fault is over",
+};
+
+/// All of them, in the order of their ids.
+pub const ALL: [Invariant; 9] = [X1, X2, X3, X4, X5, X6, X7, X8, X9];
+
+/// How late an answer may be: tokio's timers end on the next millisecond.
+const ANSWER_SLACK: Duration = Duration::from_millis(2);
+
+/// Watches the audit events of all proxies.
+pub struct AuditWatch {
+    deadline: Duration,
+    secret: String,
+    clock: crate::clock::Clock,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    requests: u64,
+    unauthenticated: Option<(Duration, String)>,
+    late: Option<(Duration, String)>,
+    leaked: Option<(Duration, String)>,
+    leak_checks: u64,
+}
+
+/// One event in so many is searched for secrets: the search costs more than the event.
+const LEAK_CHECK_EVERY: u64 = 64;
+
+impl AuditWatch {
+    /// Expects answers within `deadline`, and nowhere `secret`.
+    pub fn new(clock: crate::clock::Clock, deadline: Duration, secret: String) -> Self {
+        Self { deadline, secret, clock, seen: Mutex::default() }
+    }
+
+    /// Requests the proxies have answered.
+    pub fn requests(&self) -> u64 {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).requests
+    }
+
+    /// Moves what was seen into the sink.
+    pub fn report(&self, violations: &Violations) {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (invariant, checked, violation) in [
+            (X3, seen.requests, &seen.unauthenticated),
+            (X4, seen.requests, &seen.late),
+            (X6, seen.leak_checks, &seen.leaked),
+        ] {
+            violations.check_many(invariant, checked, violation.clone());
+        }
+    }
+}
+
+impl Subscriber for AuditWatch {
+    fn audit(&self, event: &AuditEvent) {
+        let now = self.clock.now();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.requests += 1;
+        // Error or success, what a request cost at the HSM shows in its event.
+        let reached_hsm =
+            !event.stations.hsm.is_zero() || (event.error_name.is_none() && event.operation.is_some());
+        if reached_hsm && event.access_key_id.is_none() {
+            let what = event.operation.map_or("a request", Operation::as_str);
+            seen.unauthenticated.get_or_insert_with(|| {
+                (now, format!("{what} {} reached the HSM unsigned", event.request_id))
+            });
+        }
+        if event.stations.total > self.deadline + ANSWER_SLACK {
+            let took = event.stations.total;
+            seen.late.get_or_insert_with(|| (now, format!("request {} took {took:?}", event.request_id)));
+        }
+        if seen.requests.is_multiple_of(LEAK_CHECK_EVERY) {
+            seen.leak_checks += 1;
+            if json_line(event).contains(&self.secret) {
+                seen.leaked.get_or_insert_with(|| {
+                    (now, format!("request {} shows the secret access key", event.request_id))
+                });
+            }
+        }
+    }
+}
+
+/// Every invariant as the result shows it.
+pub fn checks(violations: &Violations) -> Vec<Check> {
+    ALL.into_iter()
+        .map(|invariant| {
+            let verdict = violations.verdict(invariant);
+            Check {
+                name: invariant.name.to_owned(),
+                text: invariant.text.to_owned(),
+                checked: verdict.as_ref().map_or(0, |verdict| verdict.checked),
+                held: verdict.as_ref().is_none_or(|verdict| verdict.violated == 0),
+                violation: verdict
+                    .and_then(|verdict| verdict.first)
+                    .map(|(at, text)| format!("at {:.3} s: {text}", at.as_secs_f64())),
+            }
+        })
+        .collect()
+}

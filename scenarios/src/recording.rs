@@ -1,0 +1,477 @@
+//! Takes every event of a run as it happens: one line of text into the digest, and its figures into the result.
+//!
+//! Place on the map: the [`Recorder`] that `world` hands to every part. It keeps figures, not events, so that a long
+//! run needs no more memory than a short one; only a determinism check keeps the lines too.
+
+use crate::kms::KmsFailure;
+use crate::result::{ErrorCount, Percentiles, XksResult};
+use crate::services::ServiceStats;
+use crate::trace::{Event, Recorder, ServiceOutcome, XksOutcome};
+use hdrhistogram::Histogram;
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Lines that a determinism check keeps; beyond, the digest alone tells.
+const LINES_KEPT_MAX: usize = 2_000_000;
+/// Buckets in every series of a result, at the most.
+const BUCKETS_MAX: u64 = 300;
+/// Widths of a bucket, in milliseconds: numbers that read well on a time axis.
+const BUCKET_WIDTHS_MS: [u64; 17] = [
+    100, 200, 500, 1_000, 2_000, 5_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000,
+    3_600_000, 7_200_000, 14_400_000,
+];
+/// Different errors kept apart for one service; further ones are counted together.
+const ERRORS_MAX: usize = 100;
+
+/// One service's figures.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceFigures {
+    /// Requests of its users.
+    pub requests: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// Those that came in while a fault was on, and how many of them failed.
+    pub during_faults: (u64, u64),
+    /// Served from a cached data key.
+    pub from_cache: u64,
+    /// Served by a key held in a running resource.
+    pub from_held_key: u64,
+    /// KMS calls.
+    pub kms_calls: u64,
+    /// When a user first saw a failure.
+    pub first_failure: Option<Duration>,
+    /// When the last failed request came in.
+    pub last_failure: Option<Duration>,
+    /// When the first request that succeeded after the last failure came in.
+    pub recovered: Option<Duration>,
+    /// What its users saw.
+    pub errors: BTreeMap<(&'static str, Option<KmsFailureKey>), (u64, Duration)>,
+    /// Successes per bucket.
+    pub ok: Vec<u64>,
+    /// Failures per bucket.
+    pub failed: Vec<u64>,
+    /// The same told fault by fault, for the words of the report.
+    pub stats: ServiceStats,
+}
+
+/// Orders KMS failures in a map: exception, row and message.
+pub type KmsFailureKey = (crate::kms::KmsException, u8, &'static str);
+
+/// The figures and the digest of a run.
+pub struct Recording {
+    clock: crate::clock::Clock,
+    /// Beginnings and ends of the faults.
+    faults: Vec<(Duration, Duration)>,
+    bucket: Duration,
+    inner: RefCell<Inner>,
+}
+
+struct Inner {
+    hash: Sha256,
+    line: String,
+    lines: Option<Vec<String>>,
+    events: u64,
+    services: Vec<ServiceFigures>,
+    xks: XksFigures,
+}
+
+struct XksFigures {
+    calls: u64,
+    ok: u64,
+    fresh: u64,
+    timed_out: u64,
+    all: Histogram<u64>,
+    outside: Histogram<u64>,
+    outcomes: BTreeMap<XksOutcome, u64>,
+    open_bucket: usize,
+    open_values: Vec<u64>,
+    p50_ms: Vec<Option<f64>>,
+    p99_ms: Vec<Option<f64>>,
+    per_bucket: Vec<u64>,
+}
+
+/// What is left when the run is over.
+pub struct Finished {
+    /// SHA-256 over all lines, hexadecimal.
+    pub digest: String,
+    /// How many events there were.
+    pub events: u64,
+    /// The lines, if they were to be kept.
+    pub lines: Option<Vec<String>>,
+    /// One entry per service.
+    pub services: Vec<ServiceFigures>,
+    /// The proxy calls.
+    pub xks: XksResult,
+    /// Width of a bucket.
+    pub bucket: Duration,
+}
+
+/// The width of the buckets of a run of this length: at most 300 of them.
+pub fn bucket_for(duration: Duration) -> Duration {
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let width = BUCKET_WIDTHS_MS.into_iter().find(|width| duration_ms.div_ceil(*width) <= BUCKETS_MAX);
+    Duration::from_millis(width.unwrap_or(14_400_000))
+}
+
+impl Recording {
+    /// Starts recording a run with so many services.
+    ///
+    /// # Errors
+    /// When a latency histogram cannot be made.
+    pub fn new(
+        clock: crate::clock::Clock,
+        services: usize,
+        duration: Duration,
+        faults: Vec<(Duration, Duration)>,
+        keep_lines: bool,
+    ) -> Result<Self, hdrhistogram::CreationError> {
+        let bucket = bucket_for(duration);
+        let buckets = index(duration.saturating_sub(Duration::from_nanos(1)), bucket) + 1;
+        let figures = ServiceFigures {
+            ok: vec![0; buckets],
+            failed: vec![0; buckets],
+            stats: ServiceStats::new(&faults),
+            ..ServiceFigures::default()
+        };
+        // Up to an hour in microseconds, to three digits.
+        let histogram = || Histogram::new_with_bounds(1, 3_600_000_000, 3);
+        Ok(Self {
+            clock,
+            faults,
+            bucket,
+            inner: RefCell::new(Inner {
+                hash: Sha256::new(),
+                line: String::with_capacity(256),
+                lines: keep_lines.then(Vec::new),
+                events: 0,
+                services: vec![figures; services],
+                xks: XksFigures {
+                    calls: 0,
+                    ok: 0,
+                    fresh: 0,
+                    timed_out: 0,
+                    all: histogram()?,
+                    outside: histogram()?,
+                    outcomes: BTreeMap::new(),
+                    open_bucket: 0,
+                    open_values: Vec::new(),
+                    p50_ms: vec![None; buckets],
+                    p99_ms: vec![None; buckets],
+                    per_bucket: vec![0; buckets],
+                },
+            }),
+        })
+    }
+
+    fn in_fault(&self, at: Duration) -> bool {
+        self.faults.iter().any(|(from, to)| (*from..*to).contains(&at))
+    }
+
+    /// Ends the recording.
+    pub fn finish(&self, patience: Duration) -> Finished {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        inner.xks.close_bucket();
+        let digest = std::mem::take(&mut inner.hash).finalize();
+        let mut outcomes: Vec<(String, u64)> = inner
+            .xks
+            .outcomes
+            .iter()
+            .filter(|(outcome, _)| **outcome != XksOutcome::Ok)
+            .map(|(outcome, count)| (outcome_in_words(*outcome), *count))
+            .collect();
+        outcomes.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
+        Finished {
+            digest: digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
+                // Writing to a String cannot fail.
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            }),
+            events: inner.events,
+            lines: inner.lines.take(),
+            services: std::mem::take(&mut inner.services),
+            xks: XksResult {
+                calls: inner.xks.calls,
+                ok: inner.xks.ok,
+                fresh_connections: inner.xks.fresh,
+                timed_out: inner.xks.timed_out,
+                patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+                latency: percentiles(&inner.xks.all),
+                latency_outside_faults: percentiles(&inner.xks.outside),
+                outcomes,
+                p50_ms: std::mem::take(&mut inner.xks.p50_ms),
+                p99_ms: std::mem::take(&mut inner.xks.p99_ms),
+                per_bucket: std::mem::take(&mut inner.xks.per_bucket),
+            },
+            bucket: self.bucket,
+        }
+    }
+}
+
+impl Recorder for Recording {
+    fn emit(&self, event: Event) {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        inner.line.clear();
+        write_line(&mut inner.line, self.clock.now(), &event);
+        inner.hash.update(inner.line.as_bytes());
+        inner.events += 1;
+        if let Some(lines) = &mut inner.lines
+            && lines.len() < LINES_KEPT_MAX
+        {
+            lines.push(inner.line.clone());
+        }
+        match event {
+            Event::Service(event) => {
+                let in_fault = self.in_fault(event.at);
+                if let Some(figures) = inner.services.get_mut(event.service) {
+                    figures.stats.record(&event);
+                    figures.take(index(event.at, self.bucket), event.at, event.took, in_fault, event.outcome);
+                }
+            }
+            Event::Kms(event) => {
+                if let Some(figures) = inner.services.get_mut(event.service) {
+                    figures.kms_calls += 1;
+                }
+            }
+            Event::Xks(event) => {
+                let outside = !self.in_fault(event.at);
+                inner.xks.take(
+                    index(self.clock.now(), self.bucket),
+                    event.took,
+                    event.fresh_connection,
+                    event.outcome,
+                    outside,
+                );
+            }
+            Event::Fault { .. } => {}
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+}
+
+fn index(at: Duration, bucket: Duration) -> usize {
+    usize::try_from(at.as_nanos() / bucket.as_nanos().max(1)).unwrap_or(usize::MAX)
+}
+
+impl ServiceFigures {
+    fn take(&mut self, bucket: usize, at: Duration, took: Duration, in_fault: bool, outcome: ServiceOutcome) {
+        self.requests += 1;
+        if in_fault {
+            self.during_faults.0 += 1;
+        }
+        match outcome {
+            ServiceOutcome::Failed { visible, kms, .. } => {
+                self.failures += 1;
+                if in_fault {
+                    self.during_faults.1 += 1;
+                }
+                self.first_failure.get_or_insert(at + took);
+                // Events come in the order in which requests end; what matters here is when they came in.
+                if self.last_failure.is_none_or(|last| at >= last) {
+                    self.last_failure = Some(at);
+                    self.recovered = self.recovered.filter(|recovered| *recovered > at);
+                }
+                let key =
+                    (visible, kms.map(|KmsFailure { exception, message, row }| (exception, row, message)));
+                if self.errors.len() < ERRORS_MAX || self.errors.contains_key(&key) {
+                    let (count, first) = self.errors.entry(key).or_insert((0, at));
+                    *count += 1;
+                    *first = (*first).min(at);
+                }
+                if let Some(slot) = self.failed.get_mut(bucket) {
+                    *slot += 1;
+                }
+                return;
+            }
+            ServiceOutcome::ServedByKms => {}
+            ServiceOutcome::ServedFromCache => self.from_cache += 1,
+            ServiceOutcome::ServedByHeldKey => self.from_held_key += 1,
+        }
+        if self.last_failure.is_some_and(|last| at > last) {
+            self.recovered = Some(self.recovered.map_or(at, |recovered| recovered.min(at)));
+        }
+        if let Some(slot) = self.ok.get_mut(bucket) {
+            *slot += 1;
+        }
+    }
+
+    /// What its users saw, most frequent first.
+    pub fn error_counts(&self) -> Vec<ErrorCount> {
+        let mut counts: Vec<ErrorCount> = self
+            .errors
+            .iter()
+            .map(|((visible, kms), (count, first))| ErrorCount {
+                visible: (*visible).to_owned(),
+                kms_exception: kms.map_or(String::new(), |(exception, _, _)| exception.as_str().to_owned()),
+                kms_message: kms.map_or(String::new(), |(_, _, message)| message.to_owned()),
+                count: *count,
+                first_ms: u64::try_from(first.as_millis()).unwrap_or(u64::MAX),
+            })
+            .collect();
+        counts.sort_by(|left, right| right.count.cmp(&left.count).then(left.first_ms.cmp(&right.first_ms)));
+        counts
+    }
+}
+
+impl XksFigures {
+    fn take(&mut self, bucket: usize, took: Duration, fresh: bool, outcome: XksOutcome, outside: bool) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.calls += 1;
+        self.ok += u64::from(outcome == XksOutcome::Ok);
+        self.fresh += u64::from(fresh);
+        self.timed_out += u64::from(outcome == XksOutcome::TimedOut);
+        *self.outcomes.entry(outcome).or_insert(0) += 1;
+        self.all.saturating_record(took_us);
+        if outside {
+            self.outside.saturating_record(took_us);
+        }
+        if bucket != self.open_bucket {
+            self.close_bucket();
+            self.open_bucket = bucket;
+        }
+        self.open_values.push(took_us);
+        if let Some(slot) = self.per_bucket.get_mut(bucket) {
+            *slot += 1;
+        }
+    }
+
+    fn close_bucket(&mut self) {
+        self.open_values.sort_unstable();
+        let at = |percent: usize| {
+            let rank = (self.open_values.len() * percent).div_ceil(100).max(1);
+            self.open_values.get(rank - 1).map(|us| milliseconds(*us))
+        };
+        let (p50, p99) = (at(50), at(99));
+        if let (Some(p50_slot), Some(p99_slot)) =
+            (self.p50_ms.get_mut(self.open_bucket), self.p99_ms.get_mut(self.open_bucket))
+        {
+            (*p50_slot, *p99_slot) = (p50, p99);
+        }
+        self.open_values.clear();
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds of a run fit a double")]
+fn milliseconds(us: u64) -> f64 {
+    us as f64 / 1_000.0
+}
+
+fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
+    if histogram.is_empty() {
+        return Percentiles::default();
+    }
+    let at = |quantile| milliseconds(histogram.value_at_quantile(quantile));
+    Percentiles {
+        p50_ms: at(0.5),
+        p90_ms: at(0.9),
+        p99_ms: at(0.99),
+        p999_ms: at(0.999),
+        max_ms: milliseconds(histogram.max()),
+    }
+}
+
+fn outcome_in_words(outcome: XksOutcome) -> String {
+    match outcome {
+        XksOutcome::Ok => "answered".into(),
+        XksOutcome::Error { name, status } => format!("{} ({status})", name.as_str()),
+        XksOutcome::NoConnection => "no TCP connection".into(),
+        XksOutcome::NoTls => "no TLS connection".into(),
+        XksOutcome::TimedOut => "no answer in time".into(),
+        XksOutcome::Malformed => "connection closed or answer not understood".into(),
+    }
+}
+
+/// One event as a line. Whatever may differ between equal runs stays out.
+fn write_line(line: &mut String, now: Duration, event: &Event) {
+    let failure = |failure: &Option<KmsFailure>| match failure {
+        None => String::from("ok"),
+        Some(failure) => format!("{} row {}", failure.exception.as_str(), failure.row),
+    };
+    let now_ns = now.as_nanos();
+    // Writing to a String cannot fail.
+    let _ = match event {
+        Event::Service(event) => {
+            let _ = write!(
+                line,
+                "{now_ns} service {} at {} took {} ",
+                event.service,
+                event.at.as_nanos(),
+                event.took.as_nanos()
+            );
+            match &event.outcome {
+                ServiceOutcome::ServedByKms => writeln!(line, "kms"),
+                ServiceOutcome::ServedFromCache => writeln!(line, "cache"),
+                ServiceOutcome::ServedByHeldKey => writeln!(line, "held key"),
+                ServiceOutcome::Failed { visible, kms, attempts } => {
+                    writeln!(line, "failed after {attempts}: {visible}: {}", failure(kms))
+                }
+            }
+        }
+        Event::Kms(event) => writeln!(
+            line,
+            "{now_ns} kms {} for service {} at {} took {} {}",
+            event.operation.as_str(),
+            event.service,
+            event.at.as_nanos(),
+            event.took.as_nanos(),
+            failure(&event.failure)
+        ),
+        Event::Xks(event) => writeln!(
+            line,
+            "{now_ns} xks from host {} at {} took {} {}{}",
+            event.kms_host,
+            event.at.as_nanos(),
+            event.took.as_nanos(),
+            outcome_in_words(event.outcome),
+            if event.fresh_connection { " on a new connection" } else { "" }
+        ),
+        Event::Fault { index, begins, .. } => {
+            writeln!(line, "{now_ns} fault {index} {}", if *begins { "begins" } else { "ends" })
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> ServiceOutcome {
+        ServiceOutcome::Failed { visible: "broken", kms: None, attempts: 1 }
+    }
+
+    #[test]
+    fn recovery_is_the_first_success_that_came_in_after_the_last_failure() {
+        let mut figures =
+            ServiceFigures { ok: vec![0; 10], failed: vec![0; 10], ..ServiceFigures::default() };
+        let s = Duration::from_secs;
+        figures.take(1, s(1), Duration::ZERO, false, ServiceOutcome::ServedByKms);
+        figures.take(2, s(2), Duration::ZERO, true, failed());
+        figures.take(4, s(4), Duration::ZERO, true, ServiceOutcome::ServedByKms);
+        assert_eq!(figures.recovered, Some(s(4)));
+        // It came in before that success but ended later: no new failure after the recovery.
+        figures.take(3, s(3), Duration::ZERO, true, failed());
+        assert_eq!(figures.recovered, Some(s(4)));
+        figures.take(5, s(5), Duration::ZERO, true, failed());
+        assert_eq!(figures.recovered, None);
+        figures.take(6, s(6), Duration::ZERO, false, ServiceOutcome::ServedFromCache);
+        assert_eq!(
+            (figures.first_failure, figures.last_failure, figures.recovered),
+            (Some(s(2)), Some(s(5)), Some(s(6)))
+        );
+        assert_eq!((figures.requests, figures.failures, figures.during_faults), (6, 3, (4, 3)));
+    }
+
+    #[test]
+    fn buckets_stay_few_and_their_widths_readable() {
+        assert_eq!(bucket_for(Duration::from_secs(600)), Duration::from_secs(2));
+        assert_eq!(bucket_for(Duration::from_secs(10)), Duration::from_millis(100));
+        assert_eq!(bucket_for(Duration::from_secs(8 * 86_400)), Duration::from_secs(3_600));
+    }
+}

@@ -1,0 +1,380 @@
+//! The story of a run in sentences: who was hit, how soon, how hard, until when, what kept working, what is damaged.
+//!
+//! Place on the map: between [`RunResult`] and the renderers of [`report`](crate::report). It adds no facts,
+//! it only words them, so that the terminal and the page say the same.
+
+use super::human::{count, counted, duration, list, moment, share};
+use crate::result::{Check, ErrorCount, FaultBand, RunResult, ServiceResult};
+use std::collections::BTreeMap;
+
+/// Names in one sentence before it says `and 4 more`: the table below it has the rest.
+const NAMES_IN_A_SENTENCE: usize = 6;
+
+/// One question a reader has, and its answers.
+pub(super) struct Fact {
+    /// The question: `How soon`.
+    pub(super) term: &'static str,
+    /// Whole sentences.
+    pub(super) answers: Vec<Answer>,
+}
+
+/// A sentence, said of one service or of all.
+pub(super) struct Answer {
+    /// The service it is about; empty when about all.
+    pub(super) subject: String,
+    /// The sentence.
+    pub(super) text: String,
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Self { subject: String::new(), text }
+    }
+}
+
+/// Faults of one label, as one row of the time line.
+pub(super) struct FaultRow<'a> {
+    /// In words.
+    pub(super) label: &'a str,
+    /// When, in order.
+    pub(super) bands: Vec<&'a FaultBand>,
+    /// `from 1 min, for 5 min`.
+    pub(super) when: String,
+}
+
+/// One KMS exception with one message, over all services.
+pub(super) struct ExceptionRow<'a> {
+    /// The class; empty when the failure had another cause than KMS.
+    pub(super) exception: &'a str,
+    /// Word for word.
+    pub(super) message: &'a str,
+    /// How often a service's request ended in it.
+    pub(super) count: u64,
+    /// Who showed it to its users, and how; the first to show it first.
+    pub(super) seen_by: Vec<(&'a ServiceResult, &'a ErrorCount)>,
+}
+
+/// Services with at least one failure, the first to fail first.
+pub(super) fn hit(result: &RunResult) -> Vec<&ServiceResult> {
+    let mut hit: Vec<_> = result.services.iter().filter(|service| service.failures > 0).collect();
+    hit.sort_by_key(|service| service.first_failure_ms.unwrap_or(u64::MAX));
+    hit
+}
+
+/// Services that were asked at least once.
+pub(super) fn asked(result: &RunResult) -> usize {
+    result.services.iter().filter(|service| service.requests > 0).count()
+}
+
+/// Requests and failures of all services together.
+pub(super) fn totals(result: &RunResult) -> (u64, u64) {
+    result.services.iter().fold((0, 0), |(requests, failures), service| {
+        (requests + service.requests, failures + service.failures)
+    })
+}
+
+/// The verdict in one sentence.
+pub(super) fn headline(result: &RunResult) -> String {
+    let (requests, failures) = totals(result);
+    let asked = asked(result);
+    let hit = hit(result);
+    if requests == 0 {
+        return "No service made a request in this run.".to_owned();
+    }
+    let through = match result.faults.len() {
+        0 => String::new(),
+        1 => " through the fault".to_owned(),
+        faults => format!(" through all {faults} faults"),
+    };
+    let Some(first) = hit.first() else {
+        return if asked == 1 {
+            format!("No failure: the service went on working{through}.")
+        } else {
+            format!("No service was hit: all {asked} went on working{through}.")
+        };
+    };
+    let when = match first.failed_after_fault_ms {
+        Some(_) => format!("{} began", began(result, first)),
+        None => began(result, first),
+    };
+    let who = match (hit.len(), asked) {
+        (1, 1) => format!("{} was hit, {when}", first.title),
+        (1, _) => format!("1 of {asked} services was hit: {}, {when}", first.title),
+        (all, _) if all == asked => format!("All {asked} services were hit, {} first, {when}", first.title),
+        (number, _) => format!("{number} of {asked} services were hit, {} first, {when}", first.title),
+    };
+    format!("{who}. {} of all requests failed.", share(failures, requests))
+}
+
+/// The answers to a director's questions, in the order they are asked.
+pub(super) fn facts(result: &RunResult) -> Vec<Fact> {
+    let hit = hit(result);
+    let mut facts = Vec::new();
+    if !hit.is_empty() {
+        let names: Vec<_> = hit.iter().map(|service| service.title.clone()).collect();
+        facts.push(Fact {
+            term: "Who is hit",
+            answers: vec![format!("{}.", list(&names, NAMES_IN_A_SENTENCE)).into()],
+        });
+        facts.push(Fact { term: "How soon", answers: how_soon(result, &hit) });
+        facts.push(Fact { term: "How hard", answers: how_hard(result, &hit) });
+        facts.push(Fact { term: "Until when", answers: until_when(result, &hit) });
+    }
+    facts.push(Fact { term: "What kept working", answers: kept_working(result) });
+    let mut damage: Vec<_> = result
+        .services
+        .iter()
+        .filter(|service| !service.lasting_damage.is_empty())
+        .map(|service| Answer { subject: service.title.clone(), text: service.lasting_damage.clone() })
+        .collect();
+    if damage.is_empty() {
+        damage.push("None seen in this run.".to_owned().into());
+    }
+    facts.push(Fact { term: "Lasting damage", answers: damage });
+    facts
+}
+
+fn how_soon(result: &RunResult, hit: &[&ServiceResult]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    let (mut after, mut apart) = (Vec::new(), Vec::new());
+    for service in hit {
+        match service.failed_after_fault_ms {
+            Some(0) => after.push(format!("{} at once", service.title)),
+            Some(ms) => after.push(format!("{} {}", service.title, duration(ms))),
+            None => apart.push(format!("{} {}", service.title, began(result, service))),
+        }
+    }
+    if !after.is_empty() {
+        let fault = first_fault(result);
+        let each = list(&after, NAMES_IN_A_SENTENCE);
+        answers.push(format!("Counted from the beginning of {fault}: {each}.").into());
+    }
+    if !apart.is_empty() {
+        answers.push(format!("{}.", list(&apart, NAMES_IN_A_SENTENCE)).into());
+    }
+    answers
+}
+
+fn how_hard(result: &RunResult, hit: &[&ServiceResult]) -> Vec<Answer> {
+    let (requests, failures) = totals(result);
+    let mut answers = Vec::new();
+    let during: Vec<_> = hit
+        .iter()
+        .filter_map(|service| {
+            let (failed, all) = during_faults(result, service)?;
+            Some(format!("{} {}", service.title, share(failed, all)))
+        })
+        .collect();
+    if !during.is_empty() {
+        let faults = if result.faults.len() == 1 { "the fault" } else { "the faults" };
+        answers.push(
+            format!("Requests lost while {faults} lasted: {}.", list(&during, NAMES_IN_A_SENTENCE)).into(),
+        );
+    }
+    answers.push(
+        format!(
+            "Over the whole run {} of {} failed ({}).",
+            count(failures),
+            counted(requests, "request"),
+            share(failures, requests)
+        )
+        .into(),
+    );
+    answers
+}
+
+/// Failed and all requests of a service in the buckets whose middle lies in a fault; `None` without such a bucket.
+pub(super) fn during_faults(result: &RunResult, service: &ServiceResult) -> Option<(u64, u64)> {
+    let (mut failed, mut all) = (0, 0);
+    for bucket in 0..service.ok.len().max(service.failed.len()) {
+        let middle = (bucket as u64).saturating_mul(result.bucket_ms) + result.bucket_ms / 2;
+        if result.faults.iter().any(|band| band.from_ms <= middle && middle < band.to_ms) {
+            let lost = service.failed.get(bucket).copied().unwrap_or(0);
+            failed += lost;
+            all += lost + service.ok.get(bucket).copied().unwrap_or(0);
+        }
+    }
+    (all > 0).then_some((failed, all))
+}
+
+fn until_when(result: &RunResult, hit: &[&ServiceResult]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    let mut back: Vec<_> = hit.iter().filter(|service| service.recovered_ms.is_some()).collect();
+    back.sort_by_key(|service| service.recovered_ms);
+    let (mut after, mut apart) = (Vec::new(), Vec::new());
+    for service in back {
+        match service.recovered_after_fault_ms {
+            Some(0) => after.push(format!("{} at once", service.title)),
+            Some(ms) => after.push(format!("{} {}", service.title, duration(ms))),
+            None => apart.push(format!("{} {}", service.title, recovered(result, service))),
+        }
+    }
+    if !after.is_empty() {
+        let fault = last_fault(result);
+        let each = list(&after, NAMES_IN_A_SENTENCE);
+        answers.push(format!("Back to normal, counted from the end of {fault}: {each}.").into());
+    }
+    if !apart.is_empty() {
+        answers.push(format!("Back to normal: {}.", list(&apart, NAMES_IN_A_SENTENCE)).into());
+    }
+    let lost: Vec<_> = hit
+        .iter()
+        .filter(|service| service.recovered_ms.is_none())
+        .map(|service| service.title.clone())
+        .collect();
+    if !lost.is_empty() {
+        let end = result.faults.iter().map(|band| band.to_ms).max();
+        let when = match end {
+            Some(end) if end >= result.duration_ms => ": the fault lasted until then".to_owned(),
+            Some(end) => {
+                format!(", {} after the end of {}", duration(result.duration_ms - end), last_fault(result))
+            }
+            None => String::new(),
+        };
+        answers.push(
+            format!("{} had not recovered when the run ended{when}.", list(&lost, NAMES_IN_A_SENTENCE))
+                .into(),
+        );
+    }
+    answers
+}
+
+fn kept_working(result: &RunResult) -> Vec<Answer> {
+    let mut answers: Vec<Answer> = Vec::new();
+    for service in &result.services {
+        let text = if !service.kept_working.is_empty() {
+            service.kept_working.clone()
+        } else if service.failures == 0 && service.requests > 0 {
+            format!("all {} succeeded.", counted(service.requests, "request"))
+        } else {
+            continue;
+        };
+        answers.push(Answer { subject: service.title.clone(), text });
+    }
+    if answers.is_empty() {
+        answers.push("Nothing.".to_owned().into());
+    }
+    answers
+}
+
+fn first_fault(result: &RunResult) -> &'static str {
+    if result.faults.len() > 1 { "the first fault" } else { "the fault" }
+}
+
+fn last_fault(result: &RunResult) -> &'static str {
+    if result.faults.len() > 1 { "the last fault" } else { "the fault" }
+}
+
+/// When a service began to fail, to follow its name in a sentence or to stand in a cell.
+pub(super) fn began(result: &RunResult, service: &ServiceResult) -> String {
+    match (service.first_failure_ms, service.failed_after_fault_ms) {
+        _ if service.requests == 0 => "not asked".to_owned(),
+        (_, Some(0)) => format!("at once with {}", first_fault(result)),
+        (_, Some(after)) => format!("{} after {}", duration(after), first_fault(result)),
+        (Some(at), None) if result.faults.is_empty() => format!("{} into the run", moment(at)),
+        (Some(at), None) => format!("{} into the run, before {}", moment(at), first_fault(result)),
+        (None, None) => "never".to_owned(),
+    }
+}
+
+/// When a service recovered, likewise.
+pub(super) fn recovered(result: &RunResult, service: &ServiceResult) -> String {
+    let end = result.faults.iter().map(|band| band.to_ms).max();
+    match (service.recovered_ms, service.recovered_after_fault_ms) {
+        _ if service.failures == 0 => "–".to_owned(),
+        (None, _) => "not within the run".to_owned(),
+        (Some(_), Some(0)) => format!("at once with the end of {}", last_fault(result)),
+        (Some(_), Some(after)) => format!("{} after the end", duration(after)),
+        (Some(at), None) if end.is_some_and(|end| at < end) => {
+            format!("{} into the run, before the end of {}", moment(at), last_fault(result))
+        }
+        (Some(at), None) => format!("{} into the run", moment(at)),
+    }
+}
+
+/// The faults by label, in the order of their first beginning.
+pub(super) fn fault_rows(result: &RunResult) -> Vec<FaultRow<'_>> {
+    let mut rows: Vec<FaultRow<'_>> = Vec::new();
+    for band in &result.faults {
+        match rows.iter_mut().find(|row| row.label == band.label) {
+            Some(row) => row.bands.push(band),
+            None => rows.push(FaultRow { label: &band.label, bands: vec![band], when: String::new() }),
+        }
+    }
+    for row in &mut rows {
+        let total: u64 = row.bands.iter().map(|band| band.to_ms.saturating_sub(band.from_ms)).sum();
+        let lasts_to_the_end = row.bands.iter().any(|band| band.to_ms >= result.duration_ms);
+        let from = row.bands.first().map_or(0, |band| band.from_ms);
+        row.when = match row.bands.len() {
+            1 if total == 0 => format!("at {}", moment(from)),
+            1 if lasts_to_the_end => format!("from {}, to the end of the run", moment(from)),
+            1 => format!("from {}, for {}", moment(from), duration(total)),
+            times => format!("from {}, {times} times, {} in all", moment(from), duration(total)),
+        };
+    }
+    rows
+}
+
+/// The KMS exceptions of all services by class and message, most frequent first.
+pub(super) fn exceptions(result: &RunResult) -> Vec<ExceptionRow<'_>> {
+    let mut by_text: BTreeMap<(&str, &str), Vec<(&ServiceResult, &ErrorCount)>> = BTreeMap::new();
+    for service in &result.services {
+        for error in &service.errors {
+            let text = (error.kms_exception.as_str(), error.kms_message.as_str());
+            by_text.entry(text).or_default().push((service, error));
+        }
+    }
+    let mut rows: Vec<_> = by_text
+        .into_iter()
+        .map(|((exception, message), mut seen_by)| {
+            seen_by.sort_by_key(|(_, error)| error.first_ms);
+            let count = seen_by.iter().map(|(_, error)| error.count).sum();
+            ExceptionRow { exception, message, count, seen_by }
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.count));
+    rows
+}
+
+/// `9 invariants held over 12,345 checks`, or how many did not. What was never looked at is not said to have held.
+/// `noun` in the singular.
+pub(super) fn checks(all: &[Check], noun: &str, held: &str, not_held: &str) -> String {
+    let number = |which: &dyn Fn(&Check) -> bool| all.iter().filter(|check| which(check)).count() as u64;
+    let broken = number(&|check| !check.held);
+    let good = number(&|check| check.held && check.checked > 0);
+    let idle = number(&|check| check.held && check.checked == 0);
+    let looked: u64 = all.iter().map(|check| check.checked).sum();
+    if all.is_empty() {
+        return format!("No {noun} was checked");
+    }
+    let outcome = if broken > 0 {
+        format!("{} of {} {not_held}", count(broken), counted(all.len() as u64, noun))
+    } else {
+        format!("{} {held} over {}", counted(good, noun), counted(looked, "check"))
+    };
+    match idle {
+        0 => outcome,
+        _ => format!("{outcome}; {} had nothing to check in this run", count(idle)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(held: bool, checked: u64) -> Check {
+        Check { name: "n".into(), text: "t".into(), checked, held, violation: None }
+    }
+
+    #[test]
+    fn checks_say_how_many_held() {
+        let say = |all: &[Check]| checks(all, "invariant", "held", "violated");
+        assert_eq!(say(&[]), "No invariant was checked");
+        assert_eq!(say(&[check(true, 12_000), check(true, 345)]), "2 invariants held over 12,345 checks");
+        assert_eq!(say(&[check(true, 1), check(false, 1)]), "1 of 2 invariants violated");
+        assert_eq!(
+            say(&[check(true, 5), check(true, 0)]),
+            "1 invariant held over 5 checks; 1 had nothing to check in this run"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! One run of a scenario, from file to result, and the check that a second run is the same.
+//!
+//! Place on the map: called by `main` and by tests; runs [`world`](crate::world) on a [`clock`](crate::clock) and
+//! folds what is left into a [`RunResult`].
+
+use crate::clock;
+use crate::invariants;
+use crate::result::{Check, FaultBand, RunResult, ServiceResult};
+use crate::scenario::{Expectation, Scenario};
+use crate::streams::Streams;
+use crate::world::{self, Options, Remains};
+use std::fmt::Write;
+use std::time::Duration;
+
+/// A run and, where asked for, the lines of its trace.
+pub struct Ran {
+    /// The result.
+    pub result: RunResult,
+    /// Events in the trace.
+    pub events: u64,
+    /// The trace, if [`Options::keep_lines`] was set.
+    pub lines: Option<Vec<String>>,
+}
+
+/// Runs a scenario.
+///
+/// # Errors
+/// In words, when the world cannot be built or its runtime cannot be started.
+pub fn run(scenario: &Scenario, options: &Options, command: &str, hsm: &str) -> Result<Ran, String> {
+    let runtime_seed = Streams::new(options.seed).seed("runtime", 0);
+    let remains = clock::run(runtime_seed, |clock| world::live(clock, scenario, options))
+        .map_err(|error| format!("the simulation's runtime cannot start: {error}"))??;
+    Ok(fold(scenario, options.seed, command, hsm, remains))
+}
+
+/// The first difference between the traces of two equal runs.
+pub struct Difference {
+    /// Number of the event, from 0.
+    pub index: usize,
+    /// The event in the first run; `None` if it had ended.
+    pub first: Option<String>,
+    /// The event in the second run.
+    pub second: Option<String>,
+}
+
+/// Compares two traces.
+pub fn first_difference(first: &[String], second: &[String]) -> Option<Difference> {
+    let index = (0..first.len().max(second.len())).find(|index| first.get(*index) != second.get(*index))?;
+    let line = |lines: &[String]| lines.get(index).map(|line| line.trim_end().to_owned());
+    Some(Difference { index, first: line(first), second: line(second) })
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remains) -> Ran {
+    let Remains { finished, narratives, violations } = remains;
+    let span = scenario.fault_span();
+    let services: Vec<ServiceResult> = scenario
+        .services
+        .iter()
+        .zip(&finished.services)
+        .zip(narratives)
+        .map(|((settings, figures), narrative)| {
+            let after = |time: Option<Duration>, since: Option<Duration>| {
+                Some(milliseconds(time?.checked_sub(since?)?))
+            };
+            ServiceResult {
+                name: settings.name().to_owned(),
+                title: settings.title().to_owned(),
+                requests: figures.requests,
+                failures: figures.failures,
+                from_cache: figures.from_cache,
+                from_held_key: figures.from_held_key,
+                kms_calls: figures.kms_calls,
+                first_failure_ms: figures.first_failure.map(milliseconds),
+                failed_after_fault_ms: after(figures.first_failure, span.map(|(first, _)| first)),
+                recovered_ms: figures.recovered.map(milliseconds),
+                recovered_after_fault_ms: figures.recovered.and_then(|recovered| {
+                    let end = span?.1;
+                    (end < scenario.duration).then(|| milliseconds(recovered.saturating_sub(end)))
+                }),
+                errors: figures.error_counts(),
+                kept_working: narrative.kept_working,
+                lasting_damage: narrative.lasting_damage,
+                ok: figures.ok.clone(),
+                failed: figures.failed.clone(),
+            }
+        })
+        .collect();
+    let mut assumptions: Vec<String> =
+        scenario.services.iter().flat_map(crate::services::ServiceSettings::assumptions).collect();
+    assumptions.extend(scenario.kms.assumptions());
+    assumptions.sort();
+    assumptions.dedup();
+    let mut result = RunResult {
+        format: 1,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        scenario: scenario.name.clone(),
+        title: scenario.title.clone(),
+        about: scenario.about.clone(),
+        scenario_toml: scenario.text.clone(),
+        seed,
+        digest: finished.digest.clone(),
+        command: command.to_owned(),
+        hsm: hsm.to_owned(),
+        duration_ms: milliseconds(scenario.duration),
+        bucket_ms: milliseconds(finished.bucket),
+        faults: scenario
+            .faults
+            .iter()
+            .map(|fault| FaultBand {
+                label: fault.label(scenario.topology.hsms, scenario.topology.proxies),
+                from_ms: milliseconds(fault.from),
+                to_ms: milliseconds(fault.to.unwrap_or(scenario.duration)),
+            })
+            .collect(),
+        services,
+        xks: finished.xks.clone(),
+        invariants: invariants::checks(&violations),
+        expectations: Vec::new(),
+        assumptions,
+    };
+    for expectation in &scenario.expectations {
+        check_expectation(expectation, scenario, &finished, &mut result);
+    }
+    Ran { result, events: finished.events, lines: finished.lines }
+}
+
+/// One `Check` for each bound of the expectation.
+fn check_expectation(
+    expectation: &Expectation,
+    scenario: &Scenario,
+    finished: &crate::recording::Finished,
+    result: &mut RunResult,
+) {
+    let whose = expectation.service.as_deref().unwrap_or("every service");
+    let chosen: Vec<(&str, &crate::recording::ServiceFigures)> = scenario
+        .services
+        .iter()
+        .map(crate::services::ServiceSettings::name)
+        .zip(&finished.services)
+        .filter(|(name, _)| expectation.service.as_deref().is_none_or(|wanted| wanted == *name))
+        .collect();
+    let requests: u64 = chosen.iter().map(|(_, figures)| figures.requests).sum();
+    let mut push = |name: &str, text: String, violations: Vec<String>| {
+        let violation = (!violations.is_empty()).then(|| violations.join("; "));
+        result.expectations.push(Check {
+            name: name.to_owned(),
+            text,
+            checked: requests,
+            held: violation.is_none(),
+            violation,
+        });
+    };
+    if let Some(most) = expectation.failures_max {
+        let over = chosen
+            .iter()
+            .map(|(name, figures)| (name, share(figures.failures, figures.requests)))
+            .filter(|(_, share)| *share > most)
+            .map(|(name, share)| format!("{name}: {}", percent(share)))
+            .collect();
+        push("failures_max", format!("{whose}: at most {} of requests fail", percent(most)), over);
+    }
+    if let Some(least) = expectation.failures_during_faults_min {
+        let under = chosen
+            .iter()
+            .map(|(name, figures)| (name, share(figures.during_faults.1, figures.during_faults.0)))
+            .filter(|(_, share)| *share < least)
+            .map(|(name, share)| format!("{name}: {}", percent(share)))
+            .collect();
+        let text = format!("{whose}: at least {} of requests fail while a fault is on", percent(least));
+        push("failures_during_faults_min", text, under);
+    }
+    if let (Some(within_s), Some((_, end))) = (expectation.recovered_within_s, scenario.fault_span()) {
+        let bound = Duration::from_secs_f64(within_s);
+        let late = chosen
+            .iter()
+            .filter_map(|(name, figures)| {
+                let last = figures.last_failure?;
+                let late = last.checked_sub(end)?;
+                let unhealed = figures.recovered.is_none() && last >= end;
+                if late <= bound && !unhealed {
+                    return None;
+                }
+                let mut text = format!("{name}: last failure {:.1} s after it", late.as_secs_f64());
+                if unhealed {
+                    let _ = write!(text, ", no success since");
+                }
+                Some(text)
+            })
+            .collect();
+        push(
+            "recovered_within_s",
+            format!("{whose}: no failure later than {within_s} s after the last fault"),
+            late,
+        );
+    }
+    if let Some(most_ms) = expectation.latency_p99_max_ms {
+        let p99_ms = finished.xks.latency_outside_faults.p99_ms;
+        let over = if p99_ms > most_ms { vec![format!("it was {p99_ms:.1} ms")] } else { Vec::new() };
+        push(
+            "latency_p99_max_ms",
+            format!("proxy calls outside faults: 99th percentile at most {most_ms} ms"),
+            over,
+        );
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of requests fit a double")]
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent == percent.round() { format!("{percent:.0} %") } else { format!("{percent:.2} %") }
+}

@@ -1,0 +1,235 @@
+//! The command line as its user meets it: output, exit codes, and one clear line for every mistake.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn xks_sim(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xks-sim")).args(arguments).env("NO_COLOR", "1").output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Exit code 2, nothing on stdout, one line on stderr.
+fn mistake(arguments: &[&str]) -> String {
+    let output = xks_sim(arguments);
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+    assert_eq!(stdout(&output), "", "{arguments:?}");
+    assert_eq!(stderr.trim_end().lines().count(), 1, "{arguments:?}: {stderr}");
+    stderr.trim_end().to_owned()
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+const SHORT: &str = "title = \"Ten seconds\"\nduration_s = 10\n[[service]]\nkind = \"s3\"\n";
+
+#[test]
+fn a_run_ends_with_its_report_and_its_digest_and_leaves_both_files_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "short.toml", SHORT);
+    let out = directory.path().join("results");
+    let output = xks_sim(&["run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    let [.., report, digest] = lines.as_slice() else { panic!("{text}") };
+    assert_eq!(*report, format!("report: {}", out.join("report.html").display()));
+    assert!(digest.starts_with("digest: ") && digest.len() == 8 + 64, "{digest}");
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.trim_end().ends_with("</html>"));
+    let json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(json["digest"], digest.trim_start_matches("digest: "));
+    assert_eq!(json["services"][0]["failures"], 0);
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 2);
+}
+
+#[test]
+fn a_violated_expectation_ends_with_1_and_the_line_to_paste() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{SHORT}[[fault]]\nkind = \"hsm-down\"\nfrom_s = 2\nto_s = 4\n[[expect]]\nservice = \"s3\"\nfailures_max = 0.0\n"
+    );
+    let file = write(directory.path(), "broken.toml", &text);
+    let output = xks_sim(&[
+        "run",
+        file.to_str().unwrap(),
+        "--seed",
+        "0x2a",
+        "--out",
+        directory.path().to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let line = format!("to see this again: cargo run --release -- run {} --seed 42", file.display());
+    assert!(stdout(&output).contains(&line), "{}", stdout(&output));
+}
+
+#[test]
+fn a_determinism_check_says_that_it_ran_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "short.toml", SHORT);
+    let out = directory.path().to_str().unwrap();
+    let output = xks_sim(&["run", file.to_str().unwrap(), "--check-determinism", "--out", out]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("determinism: two runs, the same "), "{}", stdout(&output));
+}
+
+#[test]
+fn a_real_pkcs11_library_gives_the_same_events_every_time() {
+    let module = "/usr/lib/softhsm/libsofthsm2.so";
+    assert!(Path::new(module).exists(), "SoftHSM2 is missing: apt-get install softhsm2");
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!("{SHORT}[[fault]]\nkind = \"hsm-error\"\nrate = 0.5\nfrom_s = 3\nto_s = 5\n");
+    let file = write(directory.path(), "short.toml", &text);
+    let (path, out) = (file.to_str().unwrap(), directory.path().to_str().unwrap());
+    let run = |hsm: &str| {
+        let output = xks_sim(&["run", path, "--hsm", hsm, "--out", out]);
+        let text = stdout(&output);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{text}{errors}");
+        text.lines().last().unwrap_or_default().to_owned()
+    };
+    let real = run(&format!("pkcs11:{module}"));
+    assert_eq!(real, run(&format!("pkcs11:{module}")));
+    // The emulated HSM draws its IVs from a stream of their own, so even it gives the same events.
+    assert_eq!(real, run("emulated"));
+    let json = std::fs::read_to_string(directory.path().join("report.json")).unwrap();
+    assert!(json.contains("\"emulated HSM\""));
+}
+
+#[test]
+fn list_and_show_explain_the_catalogue() {
+    let listed = stdout(&xks_sim(&["list"]));
+    assert!(listed.lines().next().unwrap_or_default().starts_with("hsm-outage "), "{listed}");
+    for name in ["hsm-outage", "hsm-slow", "partition", "proxy-crash", "kill-switch", "steady"] {
+        assert!(listed.lines().any(|line| line.starts_with(name)), "{listed}");
+        let shown = stdout(&xks_sim(&["show", name]));
+        for part in ["World ", "Services ", "Timeline ", "The file:", "duration_s"] {
+            assert!(shown.contains(part), "{name}: {part}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_scenario_gets_the_nearest_name() {
+    let line = mistake(&["run", "hsm-outtage"]);
+    assert!(line.contains("no scenario is called `hsm-outtage`; did you mean `hsm-outage`?"), "{line}");
+    let line = mistake(&["show", "zzz"]);
+    assert!(line.contains("There are: hsm-outage, "), "{line}");
+    let line = mistake(&["run", "no/such/file.toml"]);
+    assert!(line.contains("cannot read the scenario file no/such/file.toml"), "{line}");
+}
+
+#[test]
+fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let cases = [
+        ("title = \"x\"\nduratoin_s = 10\n", ":2: ", "did you mean `duration_s`?"),
+        ("title = \"x\"\n", ":1: ", "missing field `duration_s`"),
+        ("title = \"x\"\nduration_s = -1\n", ":2: ", "duration_s is above 0"),
+        ("title = \"x\"\nduration_s = nan\n", ":2: ", "duration_s is above 0"),
+        ("title = \"x\nduration_s = 10\n", ":1: ", "string"),
+        ("title = \"x\"\nduration_s = 10\n[topology]\nproxies = 0\n", ":4: ", "proxies is between 1 and 16"),
+        ("title = \"x\"\nduration_s = 10\n[link]\nloss = 2.0\n", ":4: ", "loss is between 0 and 1"),
+        (
+            "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-dwn\"\nfrom_s = 1\n",
+            ":4: ",
+            "`hsm-down`?",
+        ),
+        (
+            "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-down\"\nfrom_s = 11\n",
+            ":3: ",
+            "from_s is between",
+        ),
+        (
+            "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\nto_s = 4\n",
+            ":3: ",
+            "to_s is after from_s",
+        ),
+        (
+            "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\nfactor = 3.0\n",
+            ":3: ",
+            "factor belongs to kind hsm-slow, not to hsm-down",
+        ),
+        (
+            "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-slow\"\nfrom_s = 5\n",
+            ":3: ",
+            "needs factor",
+        ),
+        (
+            "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\ntarget = [2]\n",
+            ":3: ",
+            "there is no HSM 2: they are numbered 0 to 1",
+        ),
+        (
+            "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-error\"\nckr = \"CKR_DEVICE_EROR\"\nfrom_s = 5\n",
+            ":3: ",
+            "did you mean CKR_DEVICE_ERROR?",
+        ),
+        ("title = \"x\"\nduration_s = 10\n[[service]]\nkind = \"s4\"\n", ":4: ", "did you mean `s3`?"),
+        (
+            "title = \"x\"\nduration_s = 10\n[[service]]\nkind = \"s3\"\nrate_per_sec = 3\n",
+            ":5: ",
+            "`rate_per_s`?",
+        ),
+        (
+            "title = \"x\"\nduration_s = 10\n[[service]]\nkind = \"s3\"\nrate_per_s = 0\n",
+            ":3: ",
+            "rate_per_s is 0",
+        ),
+        ("title = \"x\"\nduration_s = 10\n[kms]\nhosts = 0\n", ":3: ", "hosts = 0 is out of range"),
+        ("title = \"x\"\nduration_s = 10\n[[expect]]\nservice = \"s3\"\n", ":3: ", "without a bound"),
+        (
+            "title = \"x\"\nduration_s = 10\n[[expect]]\nservice = \"s4\"\nfailures_max = 0.0\n",
+            ":3: ",
+            "did you mean \"s3\"?",
+        ),
+        ("title = \"x\"\nduration_s = 10\n[[expect]]\nrecovered_within_s = 3\n", ":3: ", "need a [[fault]]"),
+    ];
+    for (text, line, reason) in cases {
+        let file = write(directory.path(), "wrong.toml", text);
+        let message = mistake(&["run", file.to_str().unwrap(), "--out", directory.path().to_str().unwrap()]);
+        let place = format!("wrong.toml{line}");
+        assert!(
+            message.contains(&place) && message.contains(reason),
+            "{text}\ngave: {message}\nwanted: {place} … {reason}"
+        );
+    }
+    std::fs::write(directory.path().join("wrong.toml"), [0xff, 0xfe]).unwrap();
+    let message = mistake(&["run", directory.path().join("wrong.toml").to_str().unwrap()]);
+    assert!(message.contains("not UTF-8"), "{message}");
+}
+
+#[test]
+fn a_pkcs11_module_that_cannot_be_used_is_named() {
+    let line = mistake(&["run", "steady", "--hsm", "pkcs11:/no/such/module.so"]);
+    assert!(line.contains("there is no PKCS#11 module /no/such/module.so"), "{line}");
+    let line = mistake(&["run", "steady", "--hsm", "pkcs12:x"]);
+    assert!(line.contains("--hsm is `emulated` or `pkcs11:MODULE`"), "{line}");
+    let directory = tempfile::tempdir().unwrap();
+    let other = write(directory.path(), "vendor.so", "not a library");
+    let line = mistake(&["run", "steady", "--hsm", &format!("pkcs11:{}", other.display())]);
+    assert!(line.contains("--token-label and --pin-file"), "{line}");
+    let pin = write(directory.path(), "pin", "1234\n");
+    let named = ["--token-label", "x", "--pin-file", pin.to_str().unwrap()];
+    let hsm = format!("pkcs11:{}", other.display());
+    let mut arguments = vec!["run", "steady", "--hsm", &hsm];
+    arguments.extend(named);
+    let line = mistake(&arguments);
+    assert!(line.contains("vendor.so"), "{line}");
+}
+
+#[test]
+fn an_output_directory_that_cannot_be_made_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "short.toml", SHORT);
+    let blocked = file.join("below-a-file");
+    let line = mistake(&["run", file.to_str().unwrap(), "--out", blocked.to_str().unwrap()]);
+    assert!(line.contains("cannot make the directory") && line.contains("--out"), "{line}");
+}

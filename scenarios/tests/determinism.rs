@@ -1,0 +1,167 @@
+//! The same seed gives the same events in the same order, in one process and in two; and the check can fail.
+
+use scenarios::run::{self, first_difference};
+use scenarios::scenario::Scenario;
+use scenarios::world::Options;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use xks_proxy::hsm::{Aad, Answer, DeviceHealth, Hsm, KeyFacts, Sealed};
+use xks_proxy::key::KeyName;
+use xks_proxy::secret::Plaintext;
+
+/// Every kind of fault at once, on TLS, with loss: whatever draws or schedules is in it.
+const BUSY: &str = r#"
+title = "A little of everything"
+duration_s = 30
+
+[link]
+loss = 0.01
+
+[[fault]]
+kind = "hsm-slow"
+factor = 30
+target = [0]
+from_s = 5
+to_s = 12
+
+[[fault]]
+kind = "hsm-error"
+rate = 0.3
+from_s = 8
+to_s = 14
+
+[[fault]]
+kind = "hsm-hang"
+target = [1]
+from_s = 15
+to_s = 17
+
+[[fault]]
+kind = "partition"
+target = [0]
+from_s = 18
+to_s = 20
+
+[[fault]]
+kind = "latency"
+extra_ms = 100
+from_s = 19
+to_s = 22
+
+[[fault]]
+kind = "proxy-crash"
+target = [1]
+from_s = 23
+to_s = 25
+
+[[fault]]
+kind = "hsm-down"
+from_s = 26
+to_s = 27
+"#;
+
+fn busy() -> Scenario {
+    Scenario::parse("busy", "busy.toml", BUSY).unwrap()
+}
+
+fn options(seed: u64) -> Options {
+    let mut options = Options::new(seed);
+    options.keep_lines = true;
+    options
+}
+
+#[test]
+fn two_runs_in_one_process_have_the_same_events() {
+    let first = run::run(&busy(), &options(7), "", "").unwrap();
+    let second = run::run(&busy(), &options(7), "", "").unwrap();
+    if let Some(difference) = first_difference(&first.lines.unwrap(), &second.lines.unwrap()) {
+        panic!("event {}: {:?} or {:?}", difference.index, difference.first, difference.second);
+    }
+    assert_eq!(first.result.digest, second.result.digest);
+    assert!(first.events > 5_000, "{} events", first.events);
+}
+
+#[test]
+fn another_seed_gives_another_run() {
+    let digest = |seed| run::run(&busy(), &options(seed), "", "").unwrap().result.digest;
+    assert_ne!(digest(1), digest(2));
+}
+
+#[test]
+fn two_processes_print_the_same_digest() {
+    // The order of hash maps and addresses differs between processes, so what leaks from them shows here.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("busy.toml");
+    std::fs::write(&file, BUSY).unwrap();
+    let digest = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_xks-sim"))
+            .args(["run", file.to_str().unwrap(), "--seed", "7", "--out", directory.path().to_str().unwrap()])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let last = text.lines().last().unwrap_or_default().to_owned();
+        assert!(last.starts_with("digest: ") && last.len() == 8 + 64, "{text}");
+        last
+    };
+    assert_eq!(digest(), digest());
+}
+
+/// An HSM that fails one call in a thousand, counted over all runs of the process: the kind of state that makes runs
+/// differ.
+struct Leaky {
+    inner: Arc<dyn Hsm>,
+    calls: Arc<AtomicU64>,
+}
+
+impl Hsm for Leaky {
+    fn describe<'a>(&'a self, key: &'a KeyName, deadline: tokio::time::Instant) -> Answer<'a, KeyFacts> {
+        self.inner.describe(key, deadline)
+    }
+
+    fn encrypt<'a>(
+        &'a self,
+        key: &'a KeyName,
+        aad: &'a Aad,
+        plaintext: &'a Plaintext,
+        deadline: tokio::time::Instant,
+    ) -> Answer<'a, Sealed> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) % 997 == 0 {
+            return Box::pin(async {
+                Err(xks_proxy::hsm::HsmError::new(xks_proxy::hsm::HsmErrorKind::Failed, "leaked state"))
+            });
+        }
+        self.inner.encrypt(key, aad, plaintext, deadline)
+    }
+
+    fn decrypt<'a>(
+        &'a self,
+        key: &'a KeyName,
+        aad: &'a Aad,
+        sealed: &'a Sealed,
+        deadline: tokio::time::Instant,
+    ) -> Answer<'a, Plaintext> {
+        self.inner.decrypt(key, aad, sealed, deadline)
+    }
+
+    fn health<'a>(
+        &'a self,
+        deadline: tokio::time::Instant,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Vec<DeviceHealth>> + Send + 'a>> {
+        self.inner.health(deadline)
+    }
+}
+
+#[test]
+fn the_check_finds_state_that_leaks_from_one_run_into_the_next() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let lines = || {
+        let mut options = options(7);
+        let calls = Arc::clone(&calls);
+        options.hsm_wrapper =
+            Some(Box::new(move |inner| Arc::new(Leaky { inner, calls: Arc::clone(&calls) })));
+        run::run(&busy(), &options, "", "").unwrap().lines.unwrap()
+    };
+    let difference = first_difference(&lines(), &lines()).expect("the runs differ and the check must see it");
+    assert_ne!(difference.first, difference.second);
+}
