@@ -223,6 +223,16 @@ async fn net_9_bodies_are_bounded_with_and_without_a_length() {
     send_pieces(&world, &health, 50, false, true).await.is_error(400, "ValidationException");
 }
 
+/// Over HTTP/2 an answer that does not wait for the body ends in RST_STREAM, and curl 7.88 then throws it away.
+#[tokio::test]
+async fn net_4_a_wrong_path_is_answered_after_the_body() {
+    let world = World::new();
+    let mut body = Pieces { pieces: ["{", "}"].map(Bytes::from).into(), hangs: false };
+    let request = Request::post("//kms/xks/v1/health").body(&mut body).unwrap();
+    assert_eq!(handle(&world.app, request).await.status(), 404);
+    assert!(body.pieces.is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn net_9_time_2_a_slow_body_is_answered_at_the_deadline() {
     let world = World::new();
