@@ -93,8 +93,15 @@ fn health() -> Vec<u8> {
     raw("health", &json!({ "requestMetadata": metadata() }))
 }
 
+/// Longer than any limit under test; what takes longer has hung.
+const HUNG: Duration = Duration::from_secs(300);
+
 /// Reads one HTTP/1.1 response: status, head, body.
 async fn response(io: &mut (impl AsyncRead + Unpin)) -> (u16, String, Value) {
+    timeout(HUNG, response_when_it_comes(io)).await.unwrap_or_else(|_| panic!("no response"))
+}
+
+async fn response_when_it_comes(io: &mut (impl AsyncRead + Unpin)) -> (u16, String, Value) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let byte = io.read_u8().await;
@@ -111,7 +118,7 @@ async fn response(io: &mut (impl AsyncRead + Unpin)) -> (u16, String, Value) {
 /// Waits for the end of the connection; whatever else comes is a mistake.
 async fn ended(io: &mut (impl AsyncRead + Unpin)) {
     let mut rest = Vec::new();
-    let _ = io.read_to_end(&mut rest).await;
+    let _ = timeout(HUNG, io.read_to_end(&mut rest)).await.unwrap_or_else(|_| panic!("never closed"));
     assert_eq!(String::from_utf8_lossy(&rest), "");
 }
 

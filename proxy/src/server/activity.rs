@@ -41,11 +41,6 @@ impl Activity {
         Self(Mutex::new(State { in_flight, quiet_since, head_since: None, opening: Vec::new() }))
     }
 
-    /// Whether not a byte has arrived yet.
-    pub(super) fn untouched(&self) -> bool {
-        self.state().opening.is_empty()
-    }
-
     pub(super) fn bytes_arrived(&self, bytes: &[u8]) {
         let mut state = self.state();
         let missing = HTTP2_OPENING.len() - state.opening.len();
@@ -100,13 +95,11 @@ mod tests {
     async fn a_head_that_has_begun_must_end_soon_and_silence_may_last_longer() {
         let limits = Limits::default();
         let (activity, start) = (Activity::begin(), Instant::now());
-        assert!(activity.untouched());
         assert_eq!(activity.expiry(&limits), Expiry::Idle(start + limits.idle_timeout));
         advance(Duration::from_secs(1)).await;
         activity.bytes_arrived(b"P");
         advance(Duration::from_secs(1)).await;
         activity.bytes_arrived(b"OST /");
-        assert!(!activity.untouched());
         let head_since = start + Duration::from_secs(1);
         assert_eq!(activity.expiry(&limits), Expiry::Head(head_since + limits.head_timeout));
         let request = activity.request();

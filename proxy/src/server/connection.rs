@@ -71,9 +71,6 @@ where
                 return Poll::Ready(());
             }
             if closing.is_none() && drain.as_mut().poll(cx).is_ready() {
-                if activity.untouched() {
-                    return Poll::Ready(());
-                }
                 // From here on the drain timeout is the limit.
                 closing = Some(Instant::now() + app.limits.drain_timeout);
                 connection.as_mut().graceful_shutdown();

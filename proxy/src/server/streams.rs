@@ -32,3 +32,27 @@ where
         tasks.spawn(stream);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::rt::Executor;
+
+    #[tokio::test]
+    async fn streams_end_with_their_owner_and_none_begins_after_it() {
+        let (streams, alive) = (Streams::default(), Arc::new(()));
+        let spawner = streams.spawner();
+        let stream = |held: Arc<()>| async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        };
+        spawner.execute(stream(Arc::clone(&alive)));
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&alive), 2);
+        drop(streams);
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&alive), 1);
+        spawner.execute(stream(Arc::clone(&alive)));
+        assert_eq!(Arc::strong_count(&alive), 1);
+    }
+}
