@@ -138,6 +138,8 @@ async fn sessions_of_a_library_that_was_finalised_do_not_touch_those_that_came_a
     drop(first);
     assert!(!some_session_is_open());
 
+    // Again from the first number on.
+    behind_our_back().finalize().unwrap();
     let (first, second) = (open(), open());
     behind_our_back().finalize().unwrap();
     assert!(second.describe(&key("foo")).is_ok());

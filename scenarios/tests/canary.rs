@@ -1,4 +1,5 @@
 //! Every alarm rings: one planted defect per invariant, and the run must object to it by name.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
 use scenarios::run;
 use scenarios::scenario::Scenario;

@@ -1,13 +1,14 @@
 //! Every scenario of the catalogue keeps its promises: expectations and invariants hold, with several seeds.
 
-use scenarios::catalogue::CATALOGUE;
+use scenarios::catalogue::{self, CATALOGUE};
 use scenarios::result::RunResult;
 use scenarios::run;
 use scenarios::scenario::Scenario;
 use scenarios::world::Options;
 
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
 fn run_entry(name: &str, seed: u64) -> RunResult {
-    let entry = CATALOGUE.into_iter().find(|entry| entry.name == name).unwrap();
+    let entry = catalogue::find(name).unwrap();
     let scenario = Scenario::parse(entry.name, entry.name, entry.text).unwrap();
     run::run(&scenario, &Options::new(seed), "", "").unwrap().result
 }

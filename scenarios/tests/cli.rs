@@ -1,4 +1,5 @@
 //! The command line as its user meets it: output, exit codes, and one clear line for every mistake.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,4 +1,5 @@
 //! The same seed gives the same events in the same order, in one process and in two; and the check can fail.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
 use scenarios::run::{self, first_difference};
 use scenarios::scenario::Scenario;
@@ -126,7 +127,7 @@ impl Hsm for Leaky {
         plaintext: &'a Plaintext,
         deadline: tokio::time::Instant,
     ) -> Answer<'a, Sealed> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) % 997 == 0 {
+        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(997) {
             return Box::pin(async {
                 Err(xks_proxy::hsm::HsmError::new(xks_proxy::hsm::HsmErrorKind::Failed, "leaked state"))
             });

@@ -226,6 +226,18 @@ impl Segment {
     }
 }
 
+impl Direction {
+    /// What a reset that has arrived means to the side that got it: after a FIN Linux says EPIPE, else ECONNRESET.
+    fn reset_arrived(&self, now: Duration) -> Option<io::ErrorKind> {
+        let reset =
+            |(arrives, segment): &(Duration, Segment)| *arrives <= now && matches!(segment, Segment::Reset);
+        self.in_transit.iter().any(reset).then(|| {
+            let ended = self.in_transit.iter().any(|(_, segment)| matches!(segment, Segment::End));
+            if ended { io::ErrorKind::BrokenPipe } else { io::ErrorKind::ConnectionReset }
+        })
+    }
+}
+
 impl Connection {
     /// The direction in which `side` reads.
     fn incoming(&self, side: Side) -> &Mutex<Direction> {
@@ -353,15 +365,13 @@ impl AsyncRead for Stream {
                         direction.in_transit.pop_front();
                     }
                 }
-                Some((_, Segment::End)) => break,
-                Some((_, Segment::Reset)) => {
-                    if taken > 0 {
-                        break;
-                    }
-                    direction.broken = Some(io::ErrorKind::ConnectionReset);
+                Some((_, Segment::End | Segment::Reset)) if taken > 0 => break,
+                Some((_, Segment::End | Segment::Reset)) => {
+                    let Some(kind) = direction.reset_arrived(now) else { break };
+                    direction.broken = Some(kind);
                     drop(direction);
-                    lock(connection.outgoing(self.side)).broken = Some(io::ErrorKind::ConnectionReset);
-                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                    lock(connection.outgoing(self.side)).broken = Some(kind);
+                    return Poll::Ready(Err(kind.into()));
                 }
             }
         }
@@ -377,6 +387,10 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let reset = lock(self.connection.incoming(self.side)).reset_arrived(self.connection.clock.now());
+        if let Some(kind) = reset {
+            lock(self.connection.outgoing(self.side)).broken = Some(kind);
+        }
         {
             let mut direction = lock(self.connection.outgoing(self.side));
             if let Some(kind) = direction.broken {

@@ -502,7 +502,9 @@ mod tests {
     }
 
     async fn until(mut condition: impl FnMut() -> bool) {
+        let give_up_at = Instant::now() + LONG;
         while !condition() {
+            assert!(Instant::now() < give_up_at, "it never comes true");
             tokio::task::yield_now().await;
         }
     }
