@@ -1,5 +1,5 @@
-//! What becomes of the PKCS#11 implementation when a real SoftHSM2 changes or breaks under it. One test at a time, since
-//! they change the library's state for the whole process.
+//! What becomes of the PKCS#11 implementation when a real SoftHSM2 changes or breaks under it. One test at a
+//! time, since they change the library's state for the whole process.
 
 #![expect(
     clippy::unwrap_used,
@@ -99,8 +99,8 @@ async fn a_key_that_comes_or_goes_is_noticed() {
     close(&hsm);
 }
 
-// Finalising a library under a running call is undefined, so whoever does it here makes sure that no thread of ours is
-// inside: one session only, and its requests answered.
+// Finalising a library under a running call is undefined, so whoever does it here makes sure that no thread
+// of ours is inside: one session only, and its requests answered.
 #[tokio::test]
 async fn a_library_that_was_finalised_is_initialised_again_unnoticed() {
     let _alone = alone().await;

@@ -55,8 +55,8 @@ impl SoftHsm {
         std::fs::create_dir_all(&tokens).unwrap();
         std::fs::write(&conf, format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display()))
             .unwrap();
-        // SAFETY: the first test to come here does it before the library is loaded, and Rust's own readers of the
-        // environment are locked out by `set_var`.
+        // SAFETY: the first test to come here does it before the library is loaded, and Rust's own readers of
+        // the environment are locked out by `set_var`.
         #[expect(unsafe_code, reason = "SoftHSM2 reads its configuration from this variable only")]
         unsafe {
             std::env::set_var("SOFTHSM2_CONF", &conf);

@@ -1,6 +1,7 @@
 //! One logged-in session: finding keys, AES-GCM, and learning from every return value whether it may go on.
 //!
-//! Place on the map: above `module`, below `keeper`. All PKCS#11 calls of a request are made here, by one thread.
+//! Place on the map: above `module`, below `keeper`. All PKCS#11 calls of a request are made here, by one
+//! thread.
 
 use super::codes::{After, judge};
 use super::keeper::{Device, Open};
@@ -23,7 +24,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 const TAG_BYTES: usize = 16;
 const TAG_BITS: u64 = 128;
 
-/// Key handles kept per session. More distinct keys than this are looked up again, which costs time, not correctness.
+/// Key handles kept per session. More distinct keys than this are looked up again, which costs time, not
+/// correctness.
 const CACHED_KEYS_MAX: usize = 1024;
 
 /// Opens logged-in sessions with one token.
@@ -250,8 +252,8 @@ impl TokenSession {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) => error,
         };
-        // SoftHSM and others answer a wrong tag with a code that says nothing (CKR_GENERAL_ERROR). Then the device has
-        // to show that it works; if it does, the ciphertext is at fault, and the session is not.
+        // SoftHSM and others answer a wrong tag with a code that says nothing (CKR_GENERAL_ERROR). Then the
+        // device has to show that it works; if it does, the ciphertext is at fault, and the session is not.
         if let Error::Pkcs11(rv, Function::Decrypt) = &error
             && matches!(rv, RvError::GeneralError | RvError::FunctionFailed)
             && self.shows_that_it_works(&key)
@@ -328,8 +330,8 @@ impl TokenSession {
                 }
             }
         }
-        // Without a login private keys are invisible, and a healthy key would be reported missing. All logins take turns
-        // with this search, so the login that is seen here was there during the search.
+        // Without a login private keys are invisible, and a healthy key would be reported missing. All logins
+        // take turns with this search, so the login that is seen here was there during the search.
         self.check_login()?;
         Err(HsmError::new(HsmErrorKind::KeyNotFound, format!("no key with {name} that this user can see")))
     }
@@ -412,8 +414,8 @@ impl TokenSession {
         })
     }
 
-    /// The same key decrypts what it has just encrypted; a key that may not encrypt leaves only the random generator
-    /// to show that the device answers.
+    /// The same key decrypts what it has just encrypted; a key that may not encrypt leaves only the random
+    /// generator to show that the device answers.
     fn shows_that_it_works(&mut self, key: &Key) -> bool {
         let aad = [0; 3];
         if !key.facts.encrypt {
@@ -455,7 +457,8 @@ impl TokenSession {
     }
 }
 
-/// Refuses before the HSM is asked: a key that is not AES-256 is no external key, whatever its attributes say.
+/// Refuses before the HSM is asked: a key that is not AES-256 is no external key, whatever its attributes
+/// say.
 fn usable(name: &KeyName, facts: &KeyFacts, allowed: bool, verb: &str) -> Result<(), HsmError> {
     if facts.spec != KeySpec::Aes(256) {
         return Err(HsmError::new(
