@@ -168,6 +168,17 @@ impl Daemon {
         panic!("the log ends without {message:?}");
     }
 
+    /// SIGHUP, and what the daemon says to it.
+    fn reload(&mut self) -> String {
+        self.signal("HUP");
+        while let Some(line) = self.line() {
+            if let Some(message) = line["message"].as_str() {
+                return message.to_owned();
+            }
+        }
+        panic!("the log ends after SIGHUP");
+    }
+
     /// The next audit event.
     fn event(&mut self) -> Value {
         while let Some(line) = self.line() {
@@ -301,19 +312,16 @@ fn sighup_takes_over_credentials_and_refuses_what_is_broken() {
         OTHER_CREDENTIAL.0
     );
     setup.change("credential = [", &second);
-    daemon.signal("HUP");
-    daemon.wait_for("reloaded");
+    assert_eq!(daemon.reload(), "reloaded");
     assert_eq!(daemon.ask("health", &health, OTHER_CREDENTIAL).0, 200);
 
     setup.change("credential = [", "credentials = [");
-    daemon.signal("HUP");
-    let told = daemon.wait_for("not reloaded")["message"].clone();
+    let told = daemon.reload();
     let file = setup.path("xks.toml");
     let unknown = "unknown key `credentials`: did you mean `credential`?";
     assert_eq!(told, format!("not reloaded, the old configuration stays: {}:14: {unknown}", file.display()));
     setup.change("sessions_max = 2", "sessions_max = 3");
-    daemon.signal("HUP");
-    let told = daemon.wait_for("not reloaded")["message"].clone();
+    let told = daemon.reload();
     let restart = "[[hsm]] has changed, which a reload cannot take over: restart, or undo that change";
     assert_eq!(told, format!("not reloaded, the old configuration stays: {}: {restart}", file.display()));
     assert_eq!(daemon.ask("health", &health, OTHER_CREDENTIAL).0, 200);
