@@ -13,6 +13,7 @@
 use super::keeper::{Keeper, Open};
 use crate::hsm::{HsmError, HsmErrorKind};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -115,13 +116,26 @@ where
     }
 
     fn run(self: Box<Self>, keeper: &mut Keeper<O>, deadline: Instant) {
-        let outcome = keeper.run(&self.operation, || Instant::now() < deadline);
+        let outcome = contain(keeper, |keeper| keeper.run(&self.operation, || Instant::now() < deadline));
         let _ = self.answer.send(outcome);
     }
 
     fn refuse(self: Box<Self>, error: HsmError) {
         let _ = self.answer.send(Err(error));
     }
+}
+
+/// A panic in `work` costs its request and the session, and not the thread: nobody would hear of its end, and it would
+/// count as set aside for as long as the pool lives.
+fn contain<O: Open, T>(
+    keeper: &mut Keeper<O>,
+    work: impl FnOnce(&mut Keeper<O>) -> Result<T, HsmError>,
+) -> Result<T, HsmError> {
+    // Safe to go on after: what a panic may have left half done is the device, which is given up.
+    catch_unwind(AssertUnwindSafe(|| work(keeper))).unwrap_or_else(|_| {
+        keeper.give_up();
+        Err(HsmError::new(HsmErrorKind::Failed, "a panic below the thread of an HSM session"))
+    })
 }
 
 impl<O: Open> Pool<O> {
@@ -309,8 +323,8 @@ impl<O: Open> Shared<O> {
                 if !self.lock().set_phase(id, Phase::Inside { overdue_at }) {
                     break;
                 }
-                match keeper.device() {
-                    Ok(_) => {
+                match contain(&mut keeper, |keeper| keeper.device().map(|_| ())) {
+                    Ok(()) => {
                         pause = PAUSE_MIN;
                         self.lock().open_error = None;
                         self.retry.notify_all();
@@ -657,6 +671,18 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(bench.call(LONG).await, Ok(7));
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_costs_its_request_and_the_session_and_no_thread() {
+        let bench = bench(1, 4, 0, 1);
+        let outcome =
+            bench.pool.call(Instant::now() + LONG, |_| -> Result<(), HsmError> { panic!("planted") });
+        let error = outcome.await.unwrap_err();
+        assert_eq!((error.kind, error.detail.contains("panic")), (Kind::Failed, true), "{error}");
+        assert_eq!(bench.call(LONG).await, Ok(7));
+        assert_eq!(bench.opener.openings_left.load(Ordering::SeqCst), 0, "on another session");
+        assert!(!bench.pool.is_impaired());
     }
 
     #[tokio::test(flavor = "multi_thread")]
