@@ -200,11 +200,9 @@ impl<O: Open> Pool<O> {
     /// Stops the threads and waits, blocking, until their sessions are closed. False if some have not ended in time.
     pub(super) fn close(&self, patience: Duration) -> bool {
         self.shared.stop();
-        let waited = self
-            .shared
-            .ended
-            .wait_timeout_while(self.shared.lock(), patience, |state| !state.workers.is_empty());
-        waited.unwrap_or_else(PoisonError::into_inner).0.workers.is_empty()
+        let any_left = |state: &mut State<O>| !state.workers.is_empty() || state.set_aside > 0;
+        let waited = self.shared.ended.wait_timeout_while(self.shared.lock(), patience, any_left);
+        !any_left(&mut waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 
@@ -692,6 +690,18 @@ mod tests {
         assert!(bench.pool.close(LONG));
         assert_eq!(bench.call(LONG).await, Err(Kind::Failed));
         assert!(bench.pool.close(Duration::ZERO), "closing twice is no harm");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn closing_waits_for_calls_that_were_set_aside_too() {
+        let bench = bench(1, 4, 1, usize::MAX);
+        let (release, hanging) = bench.hang(SHORT);
+        assert!(hanging.await.unwrap().is_err());
+        assert_eq!(bench.pool.set_aside(), 1);
+        assert!(!bench.pool.close(SHORT), "one call is still inside the library");
+        drop(release);
+        assert!(bench.pool.close(LONG));
+        assert_eq!(bench.pool.set_aside(), 0);
     }
 
     #[tokio::test(flavor = "multi_thread")]
