@@ -233,8 +233,7 @@ impl TokenSession {
         aad: &Aad,
         plaintext: &Plaintext,
     ) -> Result<Sealed, HsmError> {
-        let key = self.key(name)?;
-        usable(name, &key.facts, key.facts.encrypt, "encrypt")?;
+        let key = self.key_that(name, |facts| usable(name, facts, facts.encrypt, "encrypt"))?;
         self.seal(key.handle, aad.as_bytes(), plaintext.expose())
     }
 
@@ -244,8 +243,7 @@ impl TokenSession {
         aad: &Aad,
         sealed: &Sealed,
     ) -> Result<Plaintext, HsmError> {
-        let key = self.key(name)?;
-        usable(name, &key.facts, key.facts.decrypt, "decrypt")?;
+        let key = self.key_that(name, |facts| usable(name, facts, facts.decrypt, "decrypt"))?;
         let error = match self.open(key.handle, aad.as_bytes(), sealed) {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) => error,
@@ -289,6 +287,20 @@ impl TokenSession {
         }
         self.lost = true;
         Err(HsmError::new(HsmErrorKind::SessionLost, "the session is no longer logged in"))
+    }
+
+    /// The key, if its facts are fit. A refusal is never given from memory: the key may be allowed more by now.
+    fn key_that(
+        &mut self,
+        name: &KeyName,
+        fit: impl Fn(&KeyFacts) -> Result<(), HsmError>,
+    ) -> Result<Key, HsmError> {
+        let mut key = self.key(name)?;
+        if fit(&key.facts).is_err() {
+            self.keys.remove(name);
+            key = self.key(name)?;
+        }
+        fit(&key.facts).map(|()| key)
     }
 
     fn key(&mut self, name: &KeyName) -> Result<Key, HsmError> {
