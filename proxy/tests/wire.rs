@@ -109,8 +109,9 @@ async fn net_5_key_ids_are_taken_literally() {
         world.call(&format!("keys/{key}/metadata"), &json!({ "requestMetadata": metadata() })).await.is_ok();
         assert_eq!(world.events.last().key_id, Some(key));
     }
-    for key in ["a".repeat(129), "f%6fo".to_owned(), "fo+o".to_owned(), "fo:o".to_owned(), "a%2Fb".to_owned()]
-    {
+    let long = "a".repeat(129);
+    // The dot segments would vanish from the path that is signed.
+    for key in [&*long, "f%6fo", "fo+o", "fo:o", "a%2Fb", ".", "..", "%2e%2e"] {
         let reply =
             world.call(&format!("keys/{key}/metadata"), &json!({ "requestMetadata": metadata() })).await;
         reply.is_error(404, "InvalidUriPathException");
