@@ -333,6 +333,22 @@ fn the_legal_and_odd_is_warned_of() {
 }
 
 #[test]
+fn net_6_key_stores_that_share_an_hsm_by_label_are_warned_of() {
+    let second = "[[key_store]]\nname = \"second\"\nuri_prefix = \"second\"\nhsm = \"one\"\nfind_keys_by = \"entry\"\n\
+        [[key_store.credential]]\naccess_key_id = \"ANOTHER2TENAND3TENCHARACTERS\"\nsecret_env = \"XKS_OTHER\"\n";
+    let both = format!("{SMALL}{second}");
+    assert_eq!(
+        Config::parse("xks.toml", &both).unwrap().warnings,
+        [
+            "xks.toml:5: 2 key stores share the HSM \"one\", and \"main\" reaches the keys of all of them by their \
+          labels: give it find_keys_by = \"entry\" and a [[key_store.key]] for each key"
+        ]
+    );
+    let apart = both.replace("uri_prefix = \"a/b\"", "uri_prefix = \"a/b\"\nfind_keys_by = \"entry\"");
+    assert_eq!(Config::parse("xks.toml", &apart).unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
 fn an_absent_file_is_one_line() {
     let here = tempfile::tempdir().unwrap();
     let file = here.path().join("none.toml");
