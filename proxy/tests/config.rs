@@ -207,8 +207,14 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "BETWEEN2TENAND3TENCHARACTERS",
+        "BETWEEN2TENAND3TENCHARACTER1",
+        "xks.toml:14: an access key id has 20 to 30 characters of A-Z 2-7; this one has something else: correct \
+         access_key_id",
+    ),
+    (
+        "BETWEEN2TENAND3TENCHARACTERS",
         "SHORT",
-        "xks.toml:14: an access key id has 20 to 30 characters of A-Z 2-7; \"SHORT\" (5 bytes) has not: correct \
+        "xks.toml:14: an access key id has 20 to 30 characters of A-Z 2-7; this one has 5 characters: correct \
          access_key_id",
     ),
     (
