@@ -3,6 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
     reason = "helpers of tests fail loudly; these tests stand outside of the daemon, with sockets of their own"
