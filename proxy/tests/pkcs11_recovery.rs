@@ -99,8 +99,33 @@ async fn a_key_that_comes_or_goes_is_noticed() {
     close(&hsm);
 }
 
-// Finalising a library under a running call is undefined, so whoever does it here makes sure that no thread
-// of ours is inside: one session only, and its requests answered.
+#[tokio::test]
+async fn a_key_that_is_allowed_more_is_noticed() {
+    let _alone = alone().await;
+    let hsm = open(2);
+    let name = key("promoted key");
+    let pkcs11 = Pkcs11::new(&SoftHsm::get().module).unwrap();
+    let session = softhsm::user_session(&pkcs11, TOKEN, PIN);
+    softhsm::aes_key(&session, "promoted key", b"\x22", 32, true, false);
+    let plaintext = Plaintext::new(vec![1]);
+    let sealed = hsm.encrypt(&name, &aad(), &plaintext, soon()).await.unwrap();
+    // More than the sessions there are, so that each has heard what the key may not do.
+    for _ in 0..8 {
+        let outcome = hsm.decrypt(&name, &aad(), &sealed, soon()).await;
+        assert_eq!(kind(outcome), Err(HsmErrorKind::UsageRefused));
+    }
+    let handle = session.find_objects(&[Attribute::Label(b"promoted key".to_vec())]).unwrap()[0];
+    session.update_attributes(handle, &[Attribute::Decrypt(true)]).unwrap();
+    for _ in 0..8 {
+        assert_eq!(kind(hsm.decrypt(&name, &aad(), &sealed, soon()).await), Ok(plaintext.clone()));
+    }
+    session.destroy_object(handle).unwrap();
+    drop(session);
+    close(&hsm);
+}
+
+// Finalising a library under a running call is undefined, so whoever does it here makes sure that no thread of ours is
+// inside: one session only, and its requests answered.
 #[tokio::test]
 async fn a_library_that_was_finalised_is_initialised_again_unnoticed() {
     let _alone = alone().await;

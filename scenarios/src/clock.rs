@@ -31,6 +31,8 @@ struct Shared {
     driver: Option<Waker>,
     /// The driver, while it waits for every task to come to rest.
     at_rest: Option<Waker>,
+    /// The run is over: what would wait now would wait for ever.
+    ended: bool,
 }
 
 struct Entry {
@@ -90,6 +92,7 @@ where
         next_serial: 0,
         driver: None,
         at_rest: None,
+        ended: false,
     }));
     let parked = Arc::clone(&shared);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -108,8 +111,9 @@ where
     let outcome = local.block_on(&runtime, async move {
         let clock = Clock { shared, start: Instant::now() };
         let driver = tokio::task::spawn_local(clock.clone().drive());
-        let outcome = main(clock).await;
+        let outcome = main(clock.clone()).await;
         driver.abort();
+        clock.end();
         outcome
     });
     Ok(outcome)
@@ -128,7 +132,7 @@ impl Clock {
 
     /// Waits until the given simulated time, exact to the nanosecond.
     pub fn sleep_until(&self, at: Duration) -> Sleep {
-        Sleep { clock: self.clone(), at, registered: false }
+        Sleep { clock: self.clone(), at, registered: None }
     }
 
     /// Waits for a span of simulated time, exact to the nanosecond.
@@ -149,6 +153,12 @@ impl Clock {
     fn push(&self, at: Duration, action: Action) {
         let driver = {
             let mut shared = lock(&self.shared);
+            if shared.ended {
+                // Dropped outside the lock: what an action holds may reach for this clock again.
+                drop(shared);
+                drop(action);
+                return;
+            }
             let first = shared.waiting.peek().is_none_or(|Reverse(entry)| at < entry.at);
             let serial = shared.next_serial;
             shared.next_serial += 1;
@@ -158,6 +168,17 @@ impl Clock {
         if let Some(waker) = driver {
             waker.wake();
         }
+    }
+
+    /// Lets go of everything that waits. An entry holds a connection or a task, and those hold this clock: without this
+    /// the circle would outlive the run.
+    fn end(&self) {
+        let waiting = {
+            let mut shared = lock(&self.shared);
+            shared.ended = true;
+            std::mem::take(&mut shared.waiting)
+        };
+        drop(waiting);
     }
 
     /// Fires entries when their time has come, and moves the clock between the points of tokio's grid.
@@ -262,7 +283,8 @@ impl sim_hsm::timer::Timer for Clock {
 pub struct Sleep {
     clock: Clock,
     at: Duration,
-    registered: bool,
+    /// Whom the clock will wake.
+    registered: Option<Waker>,
 }
 
 impl Future for Sleep {
@@ -272,9 +294,9 @@ impl Future for Sleep {
         if self.clock.now() >= self.at {
             return Poll::Ready(());
         }
-        // One task owns a sleep in this crate, so its first waker stays the right one.
-        if !self.registered {
-            self.registered = true;
+        // A future may be polled by one task and then moved to another; the last one to poll is to be woken.
+        if self.registered.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+            self.registered = Some(context.waker().clone());
             self.clock.wake_at(self.at, context.waker().clone());
         }
         Poll::Pending
@@ -357,5 +379,48 @@ mod tests {
         })
         .unwrap();
         assert_eq!(calls, [micros(1_500), micros(1_700)]);
+    }
+
+    #[test]
+    fn a_sleep_that_moves_to_another_task_wakes_that_one() {
+        let end = run([0; 32], |clock| async move {
+            let mut sleep = Box::pin(clock.sleep_until(micros(700)));
+            assert!(sleep.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            let moved = tokio::task::spawn_local(sleep);
+            // The end of this test if the wake-up is missed.
+            tokio::time::timeout(Duration::from_secs(1), moved).await.unwrap().unwrap();
+            clock.now()
+        })
+        .unwrap();
+        assert_eq!(end, micros(700));
+    }
+
+    #[test]
+    fn what_still_waits_at_the_end_of_a_run_is_let_go() {
+        let held = Arc::new(());
+        let (before, after) = (Arc::clone(&held), Arc::clone(&held));
+        run([0; 32], |clock| async move {
+            // As a connection that goes on retransmitting: the clock holds it, and it holds the clock.
+            let inner = clock.clone();
+            clock.call_at(Duration::from_secs(60), move || drop((inner.now(), before)));
+            let dropped_late = DropCalls(clock.clone(), Some(after));
+            tokio::task::spawn_local(async move {
+                std::future::pending::<()>().await;
+                drop(dropped_late);
+            });
+            clock.sleep(micros(1)).await;
+        })
+        .unwrap();
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    /// A stream in a task that outlives the run: its drop asks for one more call.
+    struct DropCalls(Clock, Option<Arc<()>>);
+
+    impl Drop for DropCalls {
+        fn drop(&mut self) {
+            let (clock, held) = (self.0.clone(), self.1.take());
+            self.0.call_at(Duration::from_secs(90), move || drop((clock.now(), held)));
+        }
     }
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 pub struct Fault {
     /// When it begins.
     pub from: Duration,
-    /// When it ends; `None` lasts to the end of the run.
+    /// When it ends; `None` lasts to the end of the run. It is lifted then, after the last new request: the final check
+    /// (X9, what was encrypted still decrypts) is of the world after every fault.
     pub to: Option<Duration>,
     /// What goes wrong.
     pub kind: FaultKind,

@@ -7,7 +7,7 @@ use crate::kms::violations::{Invariant, Violations, X1, X2, X5};
 use crate::result::Check;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use xks_proxy::events::{AuditEvent, Operation, Subscriber, json_line};
+use xks_proxy::events::{AuditEvent, Operation, Subscriber};
 
 /// Nothing unauthenticated reaches the HSM.
 pub const X3: Invariant = Invariant {
@@ -24,11 +24,8 @@ pub const X4: Invariant = Invariant {
 };
 
 /// No plaintext or secret in an event.
-pub const X6: Invariant = Invariant {
-    id: "X6",
-    name: "no-secret-in-events",
-    text: "no audit event holds a secret access key or anything but its typed fields",
-};
+pub const X6: Invariant =
+    Invariant { id: "X6", name: "no-secret-in-events", text: "no audit event shows the secret access key" };
 
 /// The HSM's limits are never exceeded.
 pub const X7: Invariant = Invariant {
@@ -45,7 +42,7 @@ pub const X8: Invariant =
 pub const X9: Invariant = Invariant {
     id: "X9",
     name: "still-decryptable",
-    text: "what was encrypted during the run decrypts once every fault is over",
+    text: "what was encrypted during the run decrypts once every fault is over, those that last to its end too",
 };
 
 /// All of them, in the order of their ids.
@@ -68,11 +65,45 @@ struct Seen {
     unauthenticated: Option<(Duration, String)>,
     late: Option<(Duration, String)>,
     leaked: Option<(Duration, String)>,
-    leak_checks: u64,
 }
 
-/// One event in so many is searched for secrets: the search costs more than the event.
-const LEAK_CHECK_EVERY: u64 = 64;
+/// Whether a field that holds text shows `secret`. The fields themselves, not the JSON of them: escaping could hide it.
+fn shows(event: &AuditEvent, secret: &str) -> bool {
+    let AuditEvent {
+        time: _,
+        request_id,
+        key_store,
+        operation: _,
+        key_id,
+        access_key_id,
+        kms_request_id,
+        kms_operation,
+        principal_arn,
+        kms_key_arn,
+        via_service,
+        source_vpc,
+        source_vpce,
+        status: _,
+        error_name: _,
+        detail,
+        ck_rv: _,
+        stations: _,
+    } = event;
+    let optional = [
+        key_store,
+        key_id,
+        access_key_id,
+        kms_request_id,
+        kms_operation,
+        principal_arn,
+        kms_key_arn,
+        via_service,
+        source_vpc,
+        source_vpce,
+        detail,
+    ];
+    optional.into_iter().flatten().chain([request_id]).any(|text| text.contains(secret))
+}
 
 impl AuditWatch {
     /// Expects answers within `deadline`, and nowhere `secret`.
@@ -91,7 +122,7 @@ impl AuditWatch {
         for (invariant, checked, violation) in [
             (X3, seen.requests, &seen.unauthenticated),
             (X4, seen.requests, &seen.late),
-            (X6, seen.leak_checks, &seen.leaked),
+            (X6, seen.requests, &seen.leaked),
         ] {
             violations.check_many(invariant, checked, violation.clone());
         }
@@ -116,14 +147,29 @@ impl Subscriber for AuditWatch {
             let took = event.stations.total;
             seen.late.get_or_insert_with(|| (now, format!("request {} took {took:?}", event.request_id)));
         }
-        if seen.requests.is_multiple_of(LEAK_CHECK_EVERY) {
-            seen.leak_checks += 1;
-            if json_line(event).contains(&self.secret) {
-                seen.leaked.get_or_insert_with(|| {
-                    (now, format!("request {} shows the secret access key", event.request_id))
-                });
-            }
+        if shows(event, &self.secret) {
+            seen.leaked.get_or_insert_with(|| {
+                (now, format!("request {} shows the secret access key", event.request_id))
+            });
         }
+    }
+}
+
+/// X7: holds what HSM number `index` was given at most against its limits, `(parallel operations, sessions)`.
+pub fn check_hsm_limits(
+    violations: &Violations,
+    at: Duration,
+    index: usize,
+    counters: &sim_hsm::Counters,
+    limits: (usize, usize),
+) {
+    for (what, most, limit) in [
+        ("parallel operations", counters.running_high_water, limits.0),
+        ("sessions", counters.sessions_high_water, limits.1),
+    ] {
+        let violation =
+            (most > limit).then(|| format!("HSM {index} had {most} {what} at once and has only {limit}"));
+        violations.check(X7, at, violation);
     }
 }
 

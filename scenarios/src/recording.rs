@@ -46,8 +46,11 @@ pub struct ServiceFigures {
     /// When the last failed request came in.
     pub last_failure: Option<Duration>,
     /// When the first request came in that got its key from KMS after the last failure. A cached or held key proves
-    /// nothing: it works during the outage too.
+    /// nothing: it works during the outage too. A request that fails while others that came after it have succeeded
+    /// already moves this to the last of them at first.
     pub recovered: Option<Duration>,
+    /// When the last request that got its key from KMS came in.
+    pub last_success: Option<Duration>,
     /// What its users saw.
     pub errors: BTreeMap<(&'static str, Option<KmsFailureKey>), (u64, Duration)>,
     /// Successes per bucket.
@@ -88,7 +91,8 @@ struct XksFigures {
     outside: Histogram<u64>,
     outcomes: BTreeMap<XksOutcome, u64>,
     open_bucket: usize,
-    open_values: Vec<u64>,
+    /// Of the open bucket: a histogram, so that a bucket of hours takes no more memory than one of seconds.
+    open: Histogram<u64>,
     p50_ms: Vec<Option<f64>>,
     p99_ms: Vec<Option<f64>>,
     per_bucket: Vec<u64>,
@@ -158,7 +162,7 @@ impl Recording {
                     outside: histogram()?,
                     outcomes: BTreeMap::new(),
                     open_bucket: 0,
-                    open_values: Vec::new(),
+                    open: histogram()?,
                     p50_ms: vec![None; buckets],
                     p99_ms: vec![None; buckets],
                     per_bucket: vec![0; buckets],
@@ -277,7 +281,8 @@ impl ServiceFigures {
                 // Events come in the order in which requests end; what matters here is when they came in.
                 if self.last_failure.is_none_or(|last| at >= last) {
                     self.last_failure = Some(at);
-                    self.recovered = self.recovered.filter(|recovered| *recovered > at);
+                    let later = |success: &Duration| *success > at;
+                    self.recovered = self.recovered.filter(later).or(self.last_success.filter(later));
                 }
                 let key =
                     (visible, kms.map(|KmsFailure { exception, message, row }| (exception, row, message)));
@@ -292,6 +297,7 @@ impl ServiceFigures {
                 return;
             }
             ServiceOutcome::ServedByKms => {
+                self.last_success = self.last_success.max(Some(at));
                 if self.last_failure.is_some_and(|last| at > last) {
                     self.recovered = Some(self.recovered.map_or(at, |recovered| recovered.min(at)));
                 }
@@ -338,25 +344,24 @@ impl XksFigures {
             self.close_bucket();
             self.open_bucket = bucket;
         }
-        self.open_values.push(took_us);
+        self.open.saturating_record(took_us);
         if let Some(slot) = self.per_bucket.get_mut(bucket) {
             *slot += 1;
         }
     }
 
     fn close_bucket(&mut self) {
-        self.open_values.sort_unstable();
-        let at = |percent: usize| {
-            let rank = (self.open_values.len() * percent).div_ceil(100).max(1);
-            self.open_values.get(rank - 1).map(|us| milliseconds(*us))
-        };
-        let (p50, p99) = (at(50), at(99));
+        if self.open.is_empty() {
+            return;
+        }
+        let at = |quantile| milliseconds(self.open.value_at_quantile(quantile));
+        let (p50, p99) = (at(0.5), at(0.99));
         if let (Some(p50_slot), Some(p99_slot)) =
             (self.p50_ms.get_mut(self.open_bucket), self.p99_ms.get_mut(self.open_bucket))
         {
-            (*p50_slot, *p99_slot) = (p50, p99);
+            (*p50_slot, *p99_slot) = (Some(p50), Some(p99));
         }
-        self.open_values.clear();
+        self.open.reset();
     }
 }
 
@@ -443,6 +448,7 @@ fn write_line(line: &mut String, now: Duration, event: &Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     fn failed() -> ServiceOutcome {
         ServiceOutcome::Failed { visible: "broken", kms: None, attempts: 1 }
@@ -462,6 +468,14 @@ mod tests {
         assert_eq!(figures.recovered, Some(s(4)));
         figures.take(5, s(5), Duration::ZERO, true, failed());
         assert_eq!(figures.recovered, None);
+        // It failed late: a request that came in after it has been served already, and that is a recovery.
+        let mut late = figures.clone();
+        late.take(7, s(7), Duration::ZERO, false, ServiceOutcome::ServedByKms);
+        late.take(6, s(6), s(9), false, failed());
+        assert_eq!((late.last_failure, late.recovered), (Some(s(6)), Some(s(7))));
+        late.take(8, s(8), Duration::ZERO, false, ServiceOutcome::ServedByKms);
+        late.take(7, s(7) + s(1) / 2, s(9), false, failed());
+        assert_eq!((late.last_failure, late.recovered), (Some(s(7) + s(1) / 2), Some(s(8))));
         figures.take(6, s(6), Duration::ZERO, false, ServiceOutcome::ServedFromCache);
         figures.take(6, s(6), Duration::ZERO, false, ServiceOutcome::ServedByHeldKey);
         assert_eq!(figures.recovered, None);
@@ -478,5 +492,36 @@ mod tests {
         assert_eq!(bucket_for(Duration::from_secs(600)), Duration::from_secs(2));
         assert_eq!(bucket_for(Duration::from_secs(10)), Duration::from_millis(100));
         assert_eq!(bucket_for(Duration::from_secs(8 * 86_400)), Duration::from_secs(3_600));
+    }
+
+    #[test]
+    fn each_bucket_has_its_own_percentiles_and_silent_ones_have_none() {
+        let figures = clock::run([0; 32], |clock| async move {
+            let second = Duration::from_secs(1);
+            let recording = Recording::new(clock.clone(), 0, second, Vec::new(), false).unwrap();
+            let call = |ms: u64| {
+                recording.emit(Event::Xks(crate::trace::XksEvent {
+                    kms_host: 0,
+                    at: clock.now(),
+                    took: Duration::from_millis(ms),
+                    fresh_connection: false,
+                    outcome: XksOutcome::Ok,
+                }));
+            };
+            (1..=100).for_each(call);
+            clock.sleep_until(second * 3 / 10).await;
+            call(250);
+            clock.sleep_until(second * 2).await;
+            // After the end: in no bucket.
+            call(9);
+            recording.finish(second).xks
+        })
+        .unwrap();
+        let near =
+            |found: Option<f64>, ms: f64| found.is_some_and(|found| (found - ms).abs() <= ms / 1_000.0);
+        assert!(near(figures.p50_ms[0], 50.0) && near(figures.p99_ms[0], 99.0), "{:?}", figures.p50_ms);
+        assert!(near(figures.p50_ms[3], 250.0) && near(figures.p99_ms[3], 250.0), "{:?}", figures.p99_ms);
+        assert_eq!(figures.p50_ms.iter().flatten().count(), 2);
+        assert_eq!((figures.per_bucket[0], figures.per_bucket[3], figures.calls), (100, 1, 102));
     }
 }

@@ -7,10 +7,11 @@ use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::environment::SimulatedEnv;
 use crate::fault::{Fault, FaultKind};
-use crate::invariants::{AuditWatch, X7, X8, X9};
+use crate::invariants::{AuditWatch, X8, X9, check_hsm_limits};
+use crate::kms::client::Dial;
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
 use crate::kms::violations::Violations;
-use crate::kms::{Caller, KmsApi, KmsOperation};
+use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsOperation};
 use crate::net::link::{Link, LinkSettings};
 use crate::net::tcp::Network;
 use crate::recording::{Finished, Recording};
@@ -23,7 +24,7 @@ use sim_hsm::{
     Capacity, Configuration, Control, Engine, FaultPlan, IvLedger, KeySpecification, ServiceTime,
     ServiceTimes, SimHsm,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,9 @@ pub type EngineMaker = Box<dyn Fn(usize) -> Result<Box<dyn Engine>, String>>;
 /// Puts something between a proxy and its HSM.
 pub type HsmWrapper = Box<dyn Fn(Arc<dyn Hsm>) -> Arc<dyn Hsm>>;
 
+/// Puts something between KMS and the endpoint it connects to.
+pub type DialWrapper = Box<dyn Fn(Rc<dyn Dial>) -> Rc<dyn Dial>>;
+
 /// How a run is to be made.
 pub struct Options {
     /// The seed of every random stream.
@@ -68,12 +72,14 @@ pub struct Options {
     pub progress: Option<Box<dyn Fn(Duration)>>,
     /// Stands between each proxy and its HSM; a test plants its defects here.
     pub hsm_wrapper: Option<HsmWrapper>,
+    /// Stands between KMS and the load balancer; a test plants its defects on the wire here.
+    pub dial_wrapper: Option<DialWrapper>,
 }
 
 impl Options {
     /// A plain run.
     pub fn new(seed: u64) -> Self {
-        Self { seed, keep_lines: false, engine: None, progress: None, hsm_wrapper: None }
+        Self { seed, keep_lines: false, engine: None, progress: None, hsm_wrapper: None, dial_wrapper: None }
     }
 }
 
@@ -136,6 +142,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 subscriber: Arc::clone(&watch) as Arc<dyn Subscriber>,
                 tls: tls.as_ref().map(|tls| Arc::clone(&tls.server)),
                 running: RefCell::new(None),
+                held_down: Cell::new(0),
             });
             host.start().map(|()| host)
         })
@@ -157,6 +164,8 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let check_paths = links("load-balancer", beside);
     let balancer = Rc::new(Balancer::new(network.clone(), paths.clone(), check_paths.clone()));
     balancer.start_checks(&scenario.load_balancer);
+    let dial: Rc<dyn Dial> = balancer;
+    let dial = options.dial_wrapper.as_ref().map_or_else(|| Rc::clone(&dial), |wrap| wrap(Rc::clone(&dial)));
 
     let kms = KmsModel::new(
         scenario.kms.clone(),
@@ -173,7 +182,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             }],
         },
         Doors {
-            dial: balancer,
+            dial,
             tls: tls.as_ref().map(|tls| tls.client.clone()),
             clock: Rc::new(|_host: usize, at: Duration| UnixTime(crate::environment::RUN_BEGINS + at)),
             recorder: Rc::clone(&recording) as Rc<dyn Recorder>,
@@ -215,7 +224,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         let task = tokio::task::spawn_local(async move {
             clock.sleep_until(fault.from).await;
             recording.emit(Event::Fault { at: clock.now(), index, begins: true });
-            let begun = stage.begin(&fault).await?;
+            let begun = stage.begin(&fault)?;
             match fault.to {
                 Some(to) => {
                     clock.sleep_until(to).await;
@@ -243,7 +252,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     };
     // Whatever is still open after that is open for ever; its requests are counted as never answered.
     let _ = tokio::time::timeout(AFTERMATH_MAX, answered).await;
-    let mut finished = recording.finish(scenario.kms.patience());
+    let finished = recording.finish(scenario.kms.patience());
 
     // X9: the figures are closed; now every fault is over, and everything gets time to heal.
     for (task, lift) in faults {
@@ -251,32 +260,14 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         task.await.map_err(|error| error.to_string())??;
     }
     clock.sleep(AFTERMATH_MAX).await;
+    stage.paths.iter().for_each(Link::lose_nothing);
     let kept = keeper.await.map_err(|error| error.to_string())?;
-    for (made_at, blob) in kept {
-        let violation = match kms.decrypt(&blob, &KEEPER).await {
-            Ok(()) => None,
-            Err(failure) => Some(format!(
-                "what was encrypted at {:.3} s does not decrypt at the end: {} {}",
-                made_at.as_secs_f64(),
-                failure.exception.as_str(),
-                failure.message
-            )),
-        };
-        violations.check(X9, clock.now(), violation);
-    }
+    check_still_decryptable(&clock, &kms, kept, &violations).await;
     drop(health_poll);
     watch.report(&violations);
     for (index, (_, control)) in hsms.iter().enumerate() {
-        let counters = control.counters();
-        let limits = [
-            ("parallel operations", counters.running_high_water, scenario.hsm.parallel_max),
-            ("sessions", counters.sessions_high_water, scenario.hsm.sessions_max),
-        ];
-        for (what, most, limit) in limits {
-            let violation =
-                (most > limit).then(|| format!("HSM {index} had {most} {what} at once and has only {limit}"));
-            violations.check(X7, clock.now(), violation);
-        }
+        let limits = (scenario.hsm.parallel_max, scenario.hsm.sessions_max);
+        check_hsm_limits(&violations, clock.now(), index, &control.counters(), limits);
     }
     let repeats = ledger.repeats();
     let violation =
@@ -288,7 +279,6 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         .zip(&finished.services)
         .map(|(handle, figures)| handle.narrative(&figures.stats))
         .collect();
-    finished.lines = finished.lines.take();
     Ok(Remains { finished, narratives, violations })
 }
 
@@ -300,11 +290,7 @@ const KEEPER: Caller = Caller {
 };
 
 /// Encrypts something now and then, so that X9 has something from every phase of the run to look at.
-async fn keep_blobs(
-    clock: Clock,
-    kms: Rc<KmsModel>,
-    duration: Duration,
-) -> Vec<(Duration, crate::kms::CiphertextBlob)> {
+async fn keep_blobs(clock: Clock, kms: Rc<KmsModel>, duration: Duration) -> Vec<(Duration, CiphertextBlob)> {
     let interval = (duration / u32::try_from(KEPT_BLOBS_MAX).unwrap_or(u32::MAX)).max(Duration::from_secs(1));
     let mut kept = Vec::new();
     let mut next = interval / 2;
@@ -317,6 +303,40 @@ async fn keep_blobs(
     }
     kept
 }
+
+/// Further attempts at decrypting in the check of X9, all blobs together.
+const DECRYPT_AGAIN_MAX: u32 = 1_000;
+
+/// X9. Every fault has ended, those without an end of their own with the run. A refusal of the ciphertext is a
+/// violation at once; whatever else may go wrong on an ordinary day (an HSM too slow for the deadline, the quota) is
+/// tried again, and only a world that does not come back breaks the promise.
+async fn check_still_decryptable(
+    clock: &Clock,
+    kms: &KmsModel,
+    kept: Vec<(Duration, CiphertextBlob)>,
+    violations: &Violations,
+) {
+    let mut again = DECRYPT_AGAIN_MAX;
+    for (made_at, blob) in kept {
+        let violation = loop {
+            let Err(failure) = kms.decrypt(&blob, &KEEPER).await else { break None };
+            if again == 0 || REFUSED_DATA_ROWS.contains(&failure.row) {
+                break Some(format!(
+                    "what was encrypted at {:.3} s does not decrypt at the end: {} {}",
+                    made_at.as_secs_f64(),
+                    failure.exception.as_str(),
+                    failure.message
+                ));
+            }
+            again -= 1;
+            clock.sleep(Duration::from_secs(1)).await;
+        };
+        violations.check(X9, clock.now(), violation);
+    }
+}
+
+/// Rows 3, 4 and 17 of the failure table: the proxy or KMS's inner layer refuses the data, or the answer makes no sense.
+const REFUSED_DATA_ROWS: [u8; 3] = [3, 4, 17];
 
 fn build_hsms(
     clock: &Clock,
@@ -370,19 +390,20 @@ struct ProxyHost {
     subscriber: Arc<dyn Subscriber>,
     tls: Option<Arc<rustls::ServerConfig>>,
     running: RefCell<Option<Process>>,
+    /// Faults that keep the process down; it is started again when the last of them ends.
+    held_down: Cell<u32>,
 }
 
 struct Process {
     task: JoinHandle<()>,
-    terminate: oneshot::Sender<()>,
+    /// Taken when the process is asked to stop.
+    terminate: Option<oneshot::Sender<()>>,
 }
 
 impl ProxyHost {
-    /// Starts the process, unless it runs.
+    /// Starts the process. One that is still draining is ended first, as a supervisor does.
     fn start(&self) -> Result<(), String> {
-        if self.running.borrow().is_some() {
-            return Ok(());
-        }
+        self.kill();
         let credential =
             Credential::new(ACCESS_KEY_ID, Secret::new(SECRET.into())).map_err(|error| error.to_string())?;
         let prefix = UriPrefix::parse(PREFIX).map_err(|error| error.to_string())?;
@@ -403,28 +424,37 @@ impl ProxyHost {
             },
         );
         let task = tokio::task::spawn_local(serve);
-        *self.running.borrow_mut() = Some(Process { task, terminate });
+        *self.running.borrow_mut() = Some(Process { task, terminate: Some(terminate) });
         Ok(())
     }
 
-    /// The process dies at once; its kernel closes its sockets.
-    async fn crash(&self) {
-        let process = self.running.borrow_mut().take();
-        if let Some(process) = process {
+    fn kill(&self) {
+        if let Some(process) = self.running.borrow_mut().take() {
             process.task.abort();
-            // The only error is the cancellation itself.
-            let _ = process.task.await;
         }
     }
 
+    /// The process dies at once, even in the middle of draining; its kernel closes its sockets.
+    fn crash(&self) {
+        self.held_down.update(|faults| faults + 1);
+        self.kill();
+    }
+
     /// The process is asked to stop: it drains and ends.
-    async fn stop(&self) {
-        let process = self.running.borrow_mut().take();
-        if let Some(process) = process {
+    fn stop(&self) {
+        self.held_down.update(|faults| faults + 1);
+        if let Some(process) = self.running.borrow_mut().as_mut()
+            && let Some(terminate) = process.terminate.take()
+        {
             // It may have ended by itself.
-            let _ = process.terminate.send(());
-            let _ = process.task.await;
+            let _ = terminate.send(());
         }
+    }
+
+    /// A fault that kept the process down is over.
+    fn release(&self) -> Result<(), String> {
+        self.held_down.update(|faults| faults.saturating_sub(1));
+        if self.held_down.get() == 0 { self.start() } else { Ok(()) }
     }
 }
 
@@ -445,7 +475,7 @@ enum Begun {
 }
 
 impl Stage {
-    async fn begin(&self, fault: &Fault) -> Result<Begun, String> {
+    fn begin(&self, fault: &Fault) -> Result<Begun, String> {
         let on_hsms = |which: &[usize], fault: sim_hsm::Fault| {
             let begun: Result<Vec<_>, String> = which
                 .iter()
@@ -475,15 +505,11 @@ impl Stage {
                 Ok(Begun::Delayed(links, *extra / 2))
             }
             FaultKind::ProxyCrash { proxies } => {
-                for proxy in self.proxies(proxies) {
-                    proxy.crash().await;
-                }
+                self.proxies(proxies).for_each(|proxy| proxy.crash());
                 Ok(Begun::Stopped(proxies.clone()))
             }
             FaultKind::KillSwitch => {
-                for proxy in &self.proxies {
-                    proxy.stop().await;
-                }
+                self.proxies.iter().for_each(|proxy| proxy.stop());
                 Ok(Begun::Stopped((0..self.proxies.len()).collect()))
             }
         }
@@ -502,7 +528,7 @@ impl Stage {
             Begun::Delayed(links, extra) => links.iter().for_each(|link| link.remove_delay(extra)),
             Begun::Stopped(proxies) => {
                 for proxy in self.proxies(&proxies) {
-                    proxy.start()?;
+                    proxy.release()?;
                 }
             }
         }

@@ -1,17 +1,32 @@
 //! Every alarm rings: one planted defect per invariant, and the run must object to it by name.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
+use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
+use scenarios::clock;
+use scenarios::invariants::{AuditWatch, X3, X4, X6, X7, check_hsm_limits};
+use scenarios::kms::LocalFuture;
+use scenarios::kms::client::{Dial, Io};
+use scenarios::kms::violations::{Invariant, Violations};
 use scenarios::run;
 use scenarios::scenario::Scenario;
 use scenarios::world::Options;
+use sim_hsm::{Counters, Engine};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use xks_proxy::hsm::{Aad, Answer, DeviceHealth, Hsm, KeyFacts, Sealed};
+use xks_proxy::error::ErrorName;
+use xks_proxy::events::{AuditEvent, Operation, Subscriber};
+use xks_proxy::hsm::{Aad, Answer, DeviceHealth, Hsm, HsmError, HsmErrorKind, Iv, KeyFacts, Sealed};
 use xks_proxy::key::KeyName;
 use xks_proxy::secret::Plaintext;
+
+/// The secret access key of every run: AWS's example.
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEYEXAMPLE";
 
 const CALM: &str = "title = \"Calm\"\nduration_s = 20\n[[service]]\nkind = \"s3\"\n";
 
@@ -24,6 +39,10 @@ enum Lie {
     Late,
     /// Makes a wrong tag, always: nobody will ever decrypt that.
     Undecryptable,
+    /// Fails one encrypt in a hundred and says the secret access key in the reason.
+    Secret,
+    /// Fails every second decrypt, as an overloaded device may at any time.
+    Flaky,
 }
 
 struct Liar {
@@ -55,6 +74,9 @@ impl Hsm for Liar {
             if self.lie == Lie::Undecryptable {
                 sealed.tag[0] ^= 1;
             }
+            if self.lies_now(Lie::Secret) {
+                return Err(HsmError::new(HsmErrorKind::Failed, format!("bad login for {SECRET}")));
+            }
             if self.lies_now(Lie::Late) {
                 // Ignores its deadline: what a backend without a time limit of its own would do.
                 std::future::pending::<()>().await;
@@ -72,6 +94,9 @@ impl Hsm for Liar {
     ) -> Answer<'a, Plaintext> {
         Box::pin(async move {
             let plaintext = self.inner.decrypt(key, aad, sealed, deadline).await?;
+            if self.lie == Lie::Flaky && self.calls.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+                return Err(HsmError::new(HsmErrorKind::Failed, "one of two"));
+            }
             if self.lies_now(Lie::Plaintext) {
                 let mut wrong = plaintext.expose().to_vec();
                 if let Some(byte) = wrong.first_mut() {
@@ -91,37 +116,43 @@ impl Hsm for Liar {
     }
 }
 
+fn plain(_: &mut Options) {}
+
 /// Names of the invariants that did not hold.
-fn broken_by(toml: &str, wrap: Option<Lie>) -> Vec<String> {
+fn broken_by(toml: &str, plant: impl FnOnce(&mut Options)) -> Vec<String> {
     let scenario = Scenario::parse("canary", "canary.toml", toml).unwrap();
     let mut options = Options::new(3);
-    if let Some(lie) = wrap {
-        options.hsm_wrapper =
-            Some(Box::new(move |inner| Arc::new(Liar { inner, lie, calls: AtomicU64::new(0) })));
-    }
+    plant(&mut options);
     let result = run::run(&scenario, &options, "", "").unwrap().result;
     result.invariants.into_iter().filter(|check| !check.held).map(|check| check.name).collect()
 }
 
+fn lying(lie: Lie) -> impl FnOnce(&mut Options) {
+    move |options| {
+        options.hsm_wrapper =
+            Some(Box::new(move |inner| Arc::new(Liar { inner, lie, calls: AtomicU64::new(0) })));
+    }
+}
+
 #[test]
 fn a_calm_run_breaks_nothing() {
-    assert_eq!(broken_by(CALM, None), [""; 0]);
+    assert_eq!(broken_by(CALM, plain), [""; 0]);
 }
 
 #[test]
 fn a_wrong_plaintext_is_seen() {
-    assert_eq!(broken_by(CALM, Some(Lie::Plaintext)), ["plaintext-or-error"]);
+    assert_eq!(broken_by(CALM, lying(Lie::Plaintext)), ["plaintext-or-error"]);
 }
 
 #[test]
 fn a_ciphertext_that_nobody_can_decrypt_is_seen_where_nothing_verifies_it() {
     // Encrypt carries no integrity value (MA-6), so the proxy does not decrypt to verify; the end of the run does.
-    assert_eq!(broken_by(CALM, Some(Lie::Undecryptable)), ["still-decryptable"]);
+    assert_eq!(broken_by(CALM, lying(Lie::Undecryptable)), ["still-decryptable"]);
 }
 
 #[test]
 fn the_proxy_is_in_time_even_if_its_hsm_never_answers() {
-    assert_eq!(broken_by(CALM, Some(Lie::Late)), [""; 0]);
+    assert_eq!(broken_by(CALM, lying(Lie::Late)), [""; 0]);
 }
 
 #[test]
@@ -135,4 +166,258 @@ fn expectations_fail_when_their_bound_is_crossed() {
     let held: Vec<bool> = result.expectations.iter().map(|check| check.held).collect();
     assert_eq!(held, [false, true]);
     assert_eq!(Duration::from_millis(result.services[0].first_failure_ms.unwrap()).as_secs(), 5);
+}
+
+#[test]
+fn a_refused_decrypt_at_the_end_is_tried_again_unless_the_data_is_at_fault() {
+    assert_eq!(broken_by(CALM, lying(Lie::Flaky)), [""; 0]);
+    // Half of all segments are lost: hardly a call gets through, and what did is decryptable.
+    let lossy = format!("{CALM}[link]\nloss = 0.5\n");
+    assert!(!broken_by(&lossy, plain).contains(&"still-decryptable".to_owned()));
+}
+
+#[test]
+fn the_secret_access_key_in_an_event_is_seen() {
+    assert_eq!(broken_by(CALM, lying(Lie::Secret)), ["no-secret-in-events"]);
+}
+
+/// Changes the proxy's answers on their way to KMS.
+struct Tampering {
+    inner: Rc<dyn Dial>,
+    change: fn(&mut [u8]),
+}
+
+impl Dial for Tampering {
+    fn connect<'a>(&'a self, kms_host: usize) -> LocalFuture<'a, std::io::Result<Box<dyn Io>>> {
+        Box::pin(async move {
+            let inner = self.inner.connect(kms_host).await?;
+            Ok(Box::new(TamperedIo { inner, change: self.change }) as Box<dyn Io>)
+        })
+    }
+}
+
+struct TamperedIo {
+    inner: Box<dyn Io>,
+    change: fn(&mut [u8]),
+}
+
+impl AsyncRead for TamperedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
+        (self.change)(&mut buffer.filled_mut()[before..]);
+        result
+    }
+}
+
+impl AsyncWrite for TamperedIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+fn tampering(change: fn(&mut [u8])) -> impl FnOnce(&mut Options) {
+    move |options| {
+        options.dial_wrapper = Some(Box::new(move |inner| Rc::new(Tampering { inner, change })));
+    }
+}
+
+/// Another character of base64 right behind `marker`.
+fn change_after(marker: &str, bytes: &mut [u8]) {
+    if let Some(at) = bytes.windows(marker.len()).position(|window| window == marker.as_bytes())
+        && let Some(byte) = bytes.get_mut(at + marker.len())
+    {
+        *byte = if *byte == b'A' { b'B' } else { b'A' };
+    }
+}
+
+#[test]
+fn a_wrong_integrity_value_and_one_of_another_ciphertext_are_seen() {
+    let plain_http = format!("{CALM}[topology]\ntls = \"off\"\n");
+    let wrong = tampering(|bytes| change_after("\"ciphertextDataIntegrityValue\":\"", bytes));
+    assert_eq!(broken_by(&plain_http, wrong), ["integrity-value"]);
+    // What carries no such value, as X9's own encryptions, is found out at the end.
+    let of_another = tampering(|bytes| change_after("\"authenticationTag\":\"", bytes));
+    assert_eq!(broken_by(&plain_http, of_another), ["integrity-value", "still-decryptable"]);
+}
+
+#[test]
+fn an_error_with_the_status_of_another_is_seen() {
+    let failing = format!(
+        "{CALM}[topology]\ntls = \"off\"\n[[fault]]\nkind = \"hsm-error\"\nrate = 0.5\nfrom_s = 5\nto_s = 6\n"
+    );
+    assert_eq!(broken_by(&failing, plain), [""; 0]);
+    let misstated = tampering(|bytes| {
+        if bytes.starts_with(b"HTTP/1.1 500") {
+            bytes[9] = b'4';
+        }
+    });
+    assert_eq!(broken_by(&failing, misstated), ["status-matches-name"]);
+}
+
+/// A real AES-GCM device that counts its IVs from the same number as its neighbour.
+struct Counting {
+    cipher: Aes256Gcm,
+    next: u32,
+}
+
+impl Engine for Counting {
+    fn describe(&mut self, _: &KeyName) -> Result<KeyFacts, HsmError> {
+        Ok(KeyFacts { spec: xks_proxy::hsm::KeySpec::Aes(256), encrypt: true, decrypt: true, enabled: true })
+    }
+
+    fn encrypt(&mut self, _: &KeyName, aad: &Aad, plaintext: &Plaintext) -> Result<Sealed, HsmError> {
+        let mut iv = [0; 12];
+        iv[..4].copy_from_slice(&self.next.to_be_bytes());
+        self.next += 1;
+        let mut ciphertext = plaintext.expose().to_vec();
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(&iv.into(), aad.as_bytes(), ciphertext.as_mut_slice().into())
+            .unwrap();
+        Ok(Sealed { iv: Iv::Twelve(iv), ciphertext, tag: tag.into() })
+    }
+
+    fn decrypt(&mut self, _: &KeyName, aad: &Aad, sealed: &Sealed) -> Result<Plaintext, HsmError> {
+        let Iv::Twelve(iv) = sealed.iv else { panic!("this device makes IVs of 12 bytes") };
+        let mut plaintext = sealed.ciphertext.clone();
+        self.cipher
+            .decrypt_inout_detached(
+                &iv.into(),
+                aad.as_bytes(),
+                plaintext.as_mut_slice().into(),
+                &sealed.tag.into(),
+            )
+            .unwrap();
+        Ok(Plaintext::new(plaintext))
+    }
+}
+
+#[test]
+fn two_devices_that_make_the_same_ivs_under_one_key_are_seen() {
+    let plant = |first: [u32; 2]| {
+        move |options: &mut Options| {
+            options.engine = Some(Box::new(move |index| {
+                Ok(Box::new(Counting { cipher: Aes256Gcm::new(&[7; 32].into()), next: first[index] }))
+            }));
+        }
+    };
+    assert_eq!(broken_by(CALM, plant([0, 1 << 31])), [""; 0]);
+    assert_eq!(broken_by(CALM, plant([0, 0])), ["iv-unique"]);
+}
+
+/// What the watch says of one invariant after these events, with a deadline of 150 ms.
+fn watched(invariant: Invariant, events: &[AuditEvent]) -> Option<String> {
+    let violations = Violations::default();
+    clock::run([0; 32], |clock| async {
+        let watch = AuditWatch::new(clock, Duration::from_millis(150), SECRET.into());
+        events.iter().for_each(|event| watch.audit(event));
+        watch.report(&violations);
+    })
+    .unwrap();
+    let verdict = violations.verdict(invariant).unwrap();
+    assert_eq!(verdict.checked, events.len() as u64);
+    verdict.first.map(|(_, text)| text)
+}
+
+fn signed() -> AuditEvent {
+    let mut event = AuditEvent::new(xks_proxy::env::UnixTime(Duration::ZERO), "00ff".into());
+    event.operation = Some(Operation::Decrypt);
+    event.status = 200;
+    event.access_key_id = Some("AKIAIOSFODNN7EXAMPLE".into());
+    event.stations.hsm = Duration::from_millis(3);
+    event.stations.total = Duration::from_millis(150);
+    event
+}
+
+#[test]
+fn an_unsigned_request_that_reached_the_hsm_is_seen() {
+    let unsigned = AuditEvent { access_key_id: None, ..signed() };
+    assert_eq!(watched(X3, &[signed()]), None);
+    assert_eq!(watched(X3, &[signed(), unsigned.clone()]).unwrap(), "Decrypt 00ff reached the HSM unsigned");
+    // It counts whether or not it ended well: by the time it took there, or by its success.
+    let failed =
+        AuditEvent { error_name: Some(ErrorName::InternalException), status: 500, ..unsigned.clone() };
+    assert!(watched(X3, &[failed]).is_some());
+    let mut at_once = unsigned.clone();
+    at_once.stations.hsm = Duration::ZERO;
+    assert!(watched(X3, &[at_once.clone()]).is_some());
+    // Refused at the signature: that is as it should be.
+    let refused =
+        AuditEvent { error_name: Some(ErrorName::AuthenticationFailedException), status: 401, ..at_once };
+    assert_eq!(watched(X3, &[refused]), None);
+}
+
+#[test]
+fn a_late_answer_is_seen() {
+    let mut late = signed();
+    late.stations.total = Duration::from_millis(153);
+    assert_eq!(watched(X4, &[signed()]), None);
+    assert!(watched(X4, &[signed(), late]).unwrap().contains("took 153ms"));
+}
+
+#[test]
+fn the_secret_is_found_in_every_field_that_holds_text() {
+    let places: [fn(&mut AuditEvent, String); 4] = [
+        |event, text| event.detail = Some(text),
+        |event, text| event.request_id = text,
+        |event, text| event.key_id = Some(text),
+        |event, text| event.source_vpce = Some(text),
+    ];
+    for put in places {
+        let mut event = signed();
+        put(&mut event, format!("<{SECRET}>"));
+        assert!(watched(X6, &[signed(), event]).unwrap().ends_with("shows the secret access key"));
+    }
+    assert_eq!(watched(X6, &[signed()]), None);
+}
+
+#[test]
+fn an_hsm_that_was_given_more_than_it_has_is_seen() {
+    // The emulated HSM refuses what is above its limits, so the figures of one that does not are made up.
+    let counters = |running_high_water, sessions_high_water| Counters {
+        running_high_water,
+        sessions_high_water,
+        ..Counters::default()
+    };
+    let first = |counters: Counters| {
+        let violations = Violations::default();
+        check_hsm_limits(&violations, Duration::ZERO, 1, &counters, (4, 8));
+        violations.verdict(X7).unwrap().first.map(|(_, text)| text)
+    };
+    assert_eq!(first(counters(4, 8)), None);
+    assert_eq!(first(counters(5, 8)).unwrap(), "HSM 1 had 5 parallel operations at once and has only 4");
+    assert_eq!(first(counters(4, 9)).unwrap(), "HSM 1 had 9 sessions at once and has only 8");
+}
+
+/// Failures of S3 in each second of a run in which one fault holds a proxy down while another one ends.
+#[test]
+fn a_proxy_stays_down_until_the_last_fault_that_holds_it_down_is_over() {
+    let toml = format!(
+        "{CALM}[topology]\nproxies = 1\n\
+         [[fault]]\nkind = \"kill-switch\"\nfrom_s = 4\nto_s = 12\n\
+         [[fault]]\nkind = \"proxy-crash\"\nfrom_s = 6\nto_s = 8\n"
+    );
+    let scenario = Scenario::parse("canary", "canary.toml", &toml).unwrap();
+    let service = run::run(&scenario, &Options::new(3), "", "").unwrap().result.services.remove(0);
+    let second = 1_000 / 100;
+    let sum = |from: usize, to: usize, of: &[u64]| of[from * second..to * second].iter().sum::<u64>();
+    assert_eq!(sum(5, 11, &service.ok), 0, "{:?}", service.ok);
+    assert!(sum(14, 19, &service.ok) > 300 && sum(14, 19, &service.failed) == 0);
 }

@@ -173,3 +173,38 @@ fn a_writer_waits_when_the_reader_does_not_read() {
         tokio::time::timeout(ms(1_000), client.write(&block)).await.unwrap().unwrap();
     });
 }
+
+#[test]
+fn a_connection_over_a_slow_path_does_not_hold_up_one_over_a_fast_path() {
+    world(|clock, network, mut listener, slow| async move {
+        let fast = quiet_link();
+        slow.add_delay(ms(500));
+        // Both know each other after a round trip; then the slow client's ACK is on its way for half a second.
+        let (slow_network, slow_link) = (network.clone(), slow.clone());
+        let slow_client = tokio::task::spawn_local(async move { slow_network.connect(0, slow_link).await });
+        let accepted = tokio::task::spawn_local(async move { listener.accept().await.map(|_| ()) });
+        let slow_client = slow_client.await.unwrap().unwrap();
+        let _fast_client = network.connect(0, fast).await.unwrap();
+        let connected = clock.now();
+        accepted.await.unwrap().unwrap();
+        assert_eq!(clock.now() - connected, RTT / 2);
+        drop(slow_client);
+    });
+}
+
+#[test]
+fn a_writer_that_waits_for_room_learns_that_its_reader_is_gone() {
+    world(|clock, network, mut listener, link| async move {
+        let (mut client, server) = pair(&network, &mut listener, &link).await;
+        client.write_all(&vec![0; 300 * 1024]).await.unwrap();
+        let writer = tokio::task::spawn_local(async move {
+            while client.write_all(b"more").await.is_ok() {
+                tokio::time::sleep(ms(1)).await;
+            }
+        });
+        clock.sleep(ms(50)).await;
+        assert!(!writer.is_finished());
+        drop(server);
+        tokio::time::timeout(ms(100), writer).await.expect("the writer is told").unwrap();
+    });
+}

@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use xks_proxy::hsm::pkcs11::{Pkcs11Settings, TokenChoice};
 use xks_proxy::secret::Secret;
 
-/// The user PIN of every token.
-pub(crate) const PIN: &str = "1234";
+/// The user PIN of every token; no random serial or slot number contains it by chance.
+pub(crate) const PIN: &str = "user-pin";
 /// The token that holds the keys.
 pub(crate) const TOKEN: &str = "xks";
 /// Two empty tokens have this label.

@@ -65,6 +65,11 @@ impl Link {
         Verdict::After(state.settings.rtt / 2 + state.extra + jitter)
     }
 
+    /// From now on no segment is lost by chance.
+    pub fn lose_nothing(&self) {
+        self.state().settings.loss = 0.0;
+    }
+
     /// Begins a partition: segments are dropped silently, in both directions. Partitions add up.
     pub fn cut(&self) {
         self.state().cuts += 1;

@@ -6,8 +6,9 @@
 //! What is modelled: the three-way handshake with SYN retransmission after 1, 3, 7 … s (RFC 6298 and Linux's
 //! `TCP_TIMEOUT_INIT`); refusal where nobody listens; loss and partitions as retransmission delay, first after the
 //! retransmission time-out of RFC 6298 with Linux's floor of 200 ms, then doubling; head-of-line blocking; a FIN when
-//! a process stops or dies and a reset for what is sent to it later; ETIMEDOUT when fifteen retransmissions found no way (Linux's `tcp_retries2`). A write is one
-//! segment: requests and answers of this protocol fit a few packets. Not modelled: windows, congestion control,
+//! a process stops or dies and a reset for what is sent to it later; ETIMEDOUT when fifteen retransmissions found no
+//! way (Linux's `tcp_retries2`). A write is one segment: requests and answers of this protocol fit a few packets. Not
+//! modelled: windows, congestion control,
 //! fast retransmit (it needs three later segments, which a request that waits for its answer never sends).
 
 use super::link::{Link, Verdict};
@@ -51,6 +52,7 @@ pub struct Network {
 pub type Address = usize;
 
 struct Backlog {
+    /// By the time at which each can be accepted: a slow path does not hold up a fast one.
     waiting: VecDeque<(Duration, Stream)>,
     acceptor: Option<Waker>,
     /// The listener is gone: what it had not accepted is closed, and a SYN is refused.
@@ -116,10 +118,11 @@ impl Network {
         if backlog.closed {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        let acceptor = backlog.acceptor.take();
-        backlog
-            .waiting
-            .push_back((acceptable, Stream { connection: Arc::clone(&connection), side: Side::Server }));
+        // Left in place: another connection may become acceptable before this one does.
+        let acceptor = backlog.acceptor.clone();
+        let place = backlog.waiting.partition_point(|(earlier, _)| *earlier <= acceptable);
+        let stream = Stream { connection: Arc::clone(&connection), side: Side::Server };
+        backlog.waiting.insert(place, (acceptable, stream));
         drop(backlog);
         if let Some(waker) = acceptor {
             self.clock.wake_at(acceptable, waker);
@@ -167,6 +170,7 @@ impl xks_proxy::server::Listen for Listener {
                 },
                 Some((acceptable, _)) => {
                     let acceptable = *acceptable;
+                    backlog.acceptor = Some(context.waker().clone());
                     drop(backlog);
                     self.clock.wake_at(acceptable, context.waker().clone());
                     Poll::Pending
@@ -399,15 +403,15 @@ impl AsyncWrite for Stream {
             if direction.closed {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            if direction.bytes >= IN_TRANSIT_BYTES_MAX {
-                direction.writer = Some(context.waker().clone());
-                return Poll::Pending;
-            }
             if direction.reader_gone {
                 // The peer's kernel answers with a reset; until it arrives this side can still write.
                 drop(direction);
                 self.peer_resets();
                 return Poll::Ready(Ok(data.len()));
+            }
+            if direction.bytes >= IN_TRANSIT_BYTES_MAX {
+                direction.writer = Some(context.waker().clone());
+                return Poll::Pending;
             }
         }
         self.connection.send(self.side, Segment::Data(Bytes::copy_from_slice(data)));
@@ -450,6 +454,14 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.close();
-        lock(self.connection.incoming(self.side)).reader_gone = true;
+        let writer = {
+            let mut direction = lock(self.connection.incoming(self.side));
+            direction.reader_gone = true;
+            direction.writer.take()
+        };
+        // Nobody will ever read what the peer waits to see read.
+        if let Some(writer) = writer {
+            writer.wake();
+        }
     }
 }

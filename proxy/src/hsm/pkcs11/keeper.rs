@@ -46,6 +46,11 @@ impl<O: Open> Keeper<O> {
         }
     }
 
+    /// Closes the device, whatever its state; the next use opens another.
+    pub(super) fn give_up(&mut self) {
+        self.device = None;
+    }
+
     /// Runs `call`; once more, on a new session, when the first was lost and `may_repeat` allows.
     ///
     /// Repeating is safe: a repeated encrypt makes its own new IV and nobody has seen the first result, and a

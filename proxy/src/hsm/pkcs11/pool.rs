@@ -13,6 +13,7 @@
 use super::keeper::{Keeper, Open};
 use crate::hsm::{HsmError, HsmErrorKind};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -118,13 +119,26 @@ where
     }
 
     fn run(self: Box<Self>, keeper: &mut Keeper<O>, deadline: Instant) {
-        let outcome = keeper.run(&self.operation, || Instant::now() < deadline);
+        let outcome = contain(keeper, |keeper| keeper.run(&self.operation, || Instant::now() < deadline));
         let _ = self.answer.send(outcome);
     }
 
     fn refuse(self: Box<Self>, error: HsmError) {
         let _ = self.answer.send(Err(error));
     }
+}
+
+/// A panic in `work` costs its request and the session, and not the thread: nobody would hear of its end, and it would
+/// count as set aside for as long as the pool lives.
+fn contain<O: Open, T>(
+    keeper: &mut Keeper<O>,
+    work: impl FnOnce(&mut Keeper<O>) -> Result<T, HsmError>,
+) -> Result<T, HsmError> {
+    // Safe to go on after: what a panic may have left half done is the device, which is given up.
+    catch_unwind(AssertUnwindSafe(|| work(keeper))).unwrap_or_else(|_| {
+        keeper.give_up();
+        Err(HsmError::new(HsmErrorKind::Failed, "a panic below the thread of an HSM session"))
+    })
 }
 
 impl<O: Open> Pool<O> {
@@ -190,11 +204,9 @@ impl<O: Open> Pool<O> {
     /// in time.
     pub(super) fn close(&self, patience: Duration) -> bool {
         self.shared.stop();
-        let waited = self
-            .shared
-            .ended
-            .wait_timeout_while(self.shared.lock(), patience, |state| !state.workers.is_empty());
-        waited.unwrap_or_else(PoisonError::into_inner).0.workers.is_empty()
+        let any_left = |state: &mut State<O>| !state.workers.is_empty() || state.set_aside > 0;
+        let waited = self.shared.ended.wait_timeout_while(self.shared.lock(), patience, any_left);
+        !any_left(&mut waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 
@@ -331,8 +343,8 @@ impl<O: Open> Shared<O> {
                     break;
                 }
                 drop(state);
-                match keeper.device() {
-                    Ok(_) => {
+                match contain(&mut keeper, |keeper| keeper.device().map(|_| ())) {
+                    Ok(()) => {
                         pause = PAUSE_MIN;
                         self.lock().open_error = None;
                         self.retry.notify_all();
@@ -684,12 +696,36 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_costs_its_request_and_the_session_and_no_thread() {
+        let bench = bench(1, 4, 0, 1);
+        let outcome =
+            bench.pool.call(Instant::now() + LONG, |_| -> Result<(), HsmError> { panic!("planted") });
+        let error = outcome.await.unwrap_err();
+        assert_eq!((error.kind, error.detail.contains("panic")), (Kind::Failed, true), "{error}");
+        assert_eq!(bench.call(LONG).await, Ok(7));
+        assert_eq!(bench.opener.openings_left.load(Ordering::SeqCst), 0, "on another session");
+        assert!(!bench.pool.is_impaired());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn closing_ends_all_threads_and_refuses_what_comes_later() {
         let bench = bench(3, 4, 0, usize::MAX);
         assert_eq!(bench.call(LONG).await, Ok(7));
         assert!(bench.pool.close(LONG));
         assert_eq!(bench.call(LONG).await, Err(Kind::Failed));
         assert!(bench.pool.close(Duration::ZERO), "closing twice is no harm");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn closing_waits_for_calls_that_were_set_aside_too() {
+        let bench = bench(1, 4, 1, usize::MAX);
+        let (release, hanging) = bench.hang(SHORT);
+        assert!(hanging.await.unwrap().is_err());
+        assert_eq!(bench.pool.set_aside(), 1);
+        assert!(!bench.pool.close(SHORT), "one call is still inside the library");
+        drop(release);
+        assert!(bench.pool.close(LONG));
+        assert_eq!(bench.pool.set_aside(), 0);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -83,8 +83,9 @@ impl Opener {
     }
 
     fn try_session(&self) -> Result<(Session, Epoch), OpenError> {
-        let epoch = self.module.epoch();
         let (pkcs11, _inside) = self.module.enter();
+        // Inside, where nobody initialises the library anew: a session that counted as from before would never be closed.
+        let epoch = self.module.epoch();
         let slot = self.slot(pkcs11, epoch)?;
         let forget = |error: OpenError| {
             *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -235,8 +236,7 @@ impl TokenSession {
         aad: &Aad,
         plaintext: &Plaintext,
     ) -> Result<Sealed, HsmError> {
-        let key = self.key(name)?;
-        usable(name, &key.facts, key.facts.encrypt, "encrypt")?;
+        let key = self.key_that(name, |facts| usable(name, facts, facts.encrypt, "encrypt"))?;
         self.seal(key.handle, aad.as_bytes(), plaintext.expose())
     }
 
@@ -246,21 +246,26 @@ impl TokenSession {
         aad: &Aad,
         sealed: &Sealed,
     ) -> Result<Plaintext, HsmError> {
-        let key = self.key(name)?;
-        usable(name, &key.facts, key.facts.decrypt, "decrypt")?;
+        let key = self.key_that(name, |facts| usable(name, facts, facts.decrypt, "decrypt"))?;
         let error = match self.open(key.handle, aad.as_bytes(), sealed) {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) => error,
         };
-        // SoftHSM and others answer a wrong tag with a code that says nothing (CKR_GENERAL_ERROR). Then the
-        // device has to show that it works; if it does, the ciphertext is at fault, and the session is not.
-        if let Error::Pkcs11(rv, Function::Decrypt) = &error
-            && matches!(rv, RvError::GeneralError | RvError::FunctionFailed)
-            && self.shows_that_it_works(&key)
-        {
+        // SoftHSM and others answer a wrong tag with a code that says nothing (CKR_GENERAL_ERROR). Then the device has
+        // to show that it works, and to say the same once more: a fault that passes must not make a right ciphertext
+        // look wrong, for KMS takes that answer as final. If it does, the ciphertext is at fault, and the session is not.
+        let Some(rv) = says_nothing(&error) else { return Err(self.failed(&error)) };
+        if !self.shows_that_it_works(&key) {
+            return Err(self.failed(&error));
+        }
+        let error = match self.open(key.handle, aad.as_bytes(), sealed) {
+            Ok(plaintext) => return Ok(plaintext),
+            Err(error) => error,
+        };
+        if says_nothing(&error).is_some() {
             return Err(HsmError {
                 kind: HsmErrorKind::CiphertextRejected,
-                ck_rv: Some(judge(*rv).ck_rv),
+                ck_rv: Some(judge(rv).ck_rv),
                 detail: format!(
                     "C_Decrypt with key {name}: {rv:?}, and the device works: the ciphertext is wrong"
                 ),
@@ -291,6 +296,20 @@ impl TokenSession {
         }
         self.lost = true;
         Err(HsmError::new(HsmErrorKind::SessionLost, "the session is no longer logged in"))
+    }
+
+    /// The key, if its facts are fit. A refusal is never given from memory: the key may be allowed more by now.
+    fn key_that(
+        &mut self,
+        name: &KeyName,
+        fit: impl Fn(&KeyFacts) -> Result<(), HsmError>,
+    ) -> Result<Key, HsmError> {
+        let mut key = self.key(name)?;
+        if fit(&key.facts).is_err() {
+            self.keys.remove(name);
+            key = self.key(name)?;
+        }
+        fit(&key.facts).map(|()| key)
     }
 
     fn key(&mut self, name: &KeyName) -> Result<Key, HsmError> {
@@ -457,8 +476,15 @@ impl TokenSession {
     }
 }
 
-/// Refuses before the HSM is asked: a key that is not AES-256 is no external key, whatever its attributes
-/// say.
+/// The code with which `C_Decrypt` may mean a wrong tag or anything else.
+fn says_nothing(error: &Error) -> Option<RvError> {
+    match error {
+        Error::Pkcs11(rv @ (RvError::GeneralError | RvError::FunctionFailed), Function::Decrypt) => Some(*rv),
+        _ => None,
+    }
+}
+
+/// Refuses before the HSM is asked: a key that is not AES-256 is no external key, whatever its attributes say.
 fn usable(name: &KeyName, facts: &KeyFacts, allowed: bool, verb: &str) -> Result<(), HsmError> {
     if facts.spec != KeySpec::Aes(256) {
         return Err(HsmError::new(
