@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// One fault: from when to when, and what.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     /// When it begins.
     pub from: Duration,

@@ -9,6 +9,8 @@ use crate::services::ServiceSettings;
 use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 /// A checked scenario.
 #[derive(Clone, Debug)]
@@ -184,7 +186,7 @@ struct Raw {
     title: String,
     #[serde(default)]
     about: String,
-    duration_s: toml::Spanned<f64>,
+    duration_s: Spanned<f64>,
     #[serde(default)]
     topology: Topology,
     #[serde(default)]
@@ -197,12 +199,13 @@ struct Raw {
     hsm: HsmFile,
     #[serde(default)]
     kms: KmsSettings,
+    /// Read by [`Checker::services`]: which keys a service has depends on its `kind`.
     #[serde(default, rename = "service")]
-    services: Vec<toml::Spanned<ServiceSettings>>,
+    _services: Vec<serde::de::IgnoredAny>,
     #[serde(default, rename = "fault")]
-    faults: Vec<toml::Spanned<RawFault>>,
+    faults: Vec<Spanned<RawFault>>,
     #[serde(default, rename = "expect")]
-    expectations: Vec<toml::Spanned<Expectation>>,
+    expectations: Vec<Spanned<Expectation>>,
 }
 
 #[derive(Deserialize)]
@@ -256,9 +259,11 @@ impl Scenario {
     /// # Errors
     /// One line: file, line, what is wrong and what would be right.
     pub fn parse(name: &str, origin: &str, text: &str) -> Result<Self, ScenarioError> {
-        let checker = Checker { origin, text };
-        let raw: Raw = toml::from_str(text).map_err(|error| checker.toml_error(&error))?;
-        checker.check(name, raw)
+        let place = Place { origin, text };
+        let document = DeTable::parse(text).map_err(|error| place.toml_error(&error, 0))?;
+        let raw = Raw::deserialize(toml::Deserializer::from(document.clone()))
+            .map_err(|error| place.toml_error(&error, 0))?;
+        Checker { place, document: document.get_ref() }.check(name, raw)
     }
 
     /// When the first fault begins and the last one ends, within the run.
@@ -274,83 +279,147 @@ impl Scenario {
     }
 }
 
-struct Checker<'a> {
+/// Turns a place in the text into a line.
+#[derive(Clone, Copy)]
+struct Place<'a> {
     origin: &'a str,
     text: &'a str,
 }
 
-impl Checker<'_> {
-    fn at(&self, offset: usize, message: impl fmt::Display) -> ScenarioError {
-        let line = 1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
-        ScenarioError(format!("{}:{line}: {message}", self.origin))
+impl Place<'_> {
+    fn line(&self, offset: usize) -> usize {
+        1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
     }
 
-    fn toml_error(&self, error: &toml::de::Error) -> ScenarioError {
+    fn at(&self, offset: usize, message: impl fmt::Display) -> ScenarioError {
+        ScenarioError(format!("{}:{}: {message}", self.origin, self.line(offset)))
+    }
+
+    /// `otherwise` is the place of an error that does not know its own.
+    fn toml_error(&self, error: &toml::de::Error, otherwise: usize) -> ScenarioError {
         let message = error.message().trim().replace('\n', "; ");
         let hint = nearest_in(&message).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        let offset = error.span().map_or(0, |span| span.start);
-        self.at(self.offset_of_unknown(&message, offset), format!("{message}{hint}"))
+        self.at(error.span().map_or(otherwise, |span| span.start), format!("{message}{hint}"))
+    }
+}
+
+struct Checker<'a> {
+    place: Place<'a>,
+    document: &'a DeTable<'a>,
+}
+
+impl Checker<'_> {
+    /// At the key that a message begins with, where it begins with one of this table; otherwise where said.
+    fn about(
+        &self,
+        table: Option<&DeTable<'_>>,
+        otherwise: usize,
+        message: impl fmt::Display,
+    ) -> ScenarioError {
+        let message = message.to_string();
+        let word = message.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '_')).next();
+        let key = word.and_then(|word| table?.get_key_value(word));
+        self.place.at(key.map_or(otherwise, |(key, _)| key.span().start), message)
     }
 
-    /// In a table that is chosen by its `kind` the error's place is the whole table; the unknown word stands in it.
-    fn offset_of_unknown(&self, message: &str, from: usize) -> usize {
-        let word = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-        let place = word.and_then(|word| self.text.get(from..)?.find(word));
-        place.map_or(from, |place| from + place)
+    fn section(&self, name: &str) -> Option<&DeTable<'_>> {
+        self.document.get(name)?.get_ref().as_table()
+    }
+
+    fn entries(&self, name: &str) -> &[Spanned<DeValue<'_>>] {
+        self.document.get(name).and_then(|value| value.get_ref().as_array()).map_or(&[], |array| array)
+    }
+
+    fn entry(&self, name: &str, index: usize) -> Option<&DeTable<'_>> {
+        self.entries(name).get(index)?.get_ref().as_table()
+    }
+
+    fn services(&self) -> Result<Vec<ServiceSettings>, ScenarioError> {
+        self.entries("service").iter().map(|entry| self.service(entry)).collect()
+    }
+
+    fn service(&self, entry: &Spanned<DeValue<'_>>) -> Result<ServiceSettings, ScenarioError> {
+        let at = entry.span().start;
+        let kinds = ServiceSettings::KINDS.map(|kind| format!("`{kind}`")).join(", ");
+        let Some(table) = entry.get_ref().as_table() else {
+            return Err(self.place.at(at, "a service is a table: write [[service]] above its keys"));
+        };
+        let Some(kind) = table.get("kind") else {
+            return Err(self.place.at(at, format!("a [[service]] needs its kind, one of {kinds}")));
+        };
+        let known = kind.get_ref().as_str().filter(|word| ServiceSettings::KINDS.contains(word));
+        let Some(known) = known else {
+            let near =
+                kind.get_ref().as_str().and_then(|word| nearest(word, ServiceSettings::KINDS.into_iter()));
+            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return Err(self.place.at(kind.span().start, format!("kind is one of {kinds}{hint}")));
+        };
+        let mut parameters = table.clone();
+        parameters.remove("kind");
+        let parameters = ValueDeserializer::from(Spanned::new(entry.span(), DeValue::Table(parameters)));
+        let service = ServiceSettings::deserialize_kind(known, parameters)
+            .map_err(|error| self.place.toml_error(&error, at))?;
+        service.check().map_err(|error| {
+            let key_at = table.get_key_value(error.key).map_or(at, |(key, _)| key.span().start);
+            self.place.at(key_at, error)
+        })?;
+        Ok(service)
     }
 
     fn check(&self, name: &str, raw: Raw) -> Result<Scenario, ScenarioError> {
         let duration_at = raw.duration_s.span().start;
         let duration_s = *raw.duration_s.get_ref();
         if !(duration_s > 0.0 && duration_s <= DURATION_MAX_S) {
-            return Err(
-                self.at(duration_at, format!("duration_s is above 0 and at most {DURATION_MAX_S} (31 days)"))
-            );
+            return Err(self
+                .place
+                .at(duration_at, format!("duration_s is above 0 and at most {DURATION_MAX_S} (31 days)")));
         }
         let duration = Duration::from_secs_f64(duration_s);
         self.ranges(&raw)?;
         if raw.faults.len() > FAULTS_MAX {
-            return Err(
-                self.at(0, format!("at most {FAULTS_MAX} faults, this scenario has {}", raw.faults.len()))
-            );
+            return Err(self
+                .place
+                .at(0, format!("at most {FAULTS_MAX} faults, this scenario has {}", raw.faults.len())));
         }
-        let mut services = Vec::with_capacity(raw.services.len());
-        for service in raw.services {
-            let at = service.span().start;
-            let service = service.into_inner();
-            service.check().map_err(|error| self.at(at, error))?;
-            services.push(service);
-        }
+        let mut services = self.services()?;
         if services.is_empty() {
             services = ServiceSettings::default_fleet();
         }
         if services.len() > SERVICES_MAX {
-            return Err(
-                self.at(0, format!("at most {SERVICES_MAX} services, this scenario has {}", services.len()))
-            );
+            return Err(self
+                .place
+                .at(0, format!("at most {SERVICES_MAX} services, this scenario has {}", services.len())));
         }
-        let mut faults = Vec::with_capacity(raw.faults.len());
-        for fault in raw.faults {
+        let mut faults: Vec<Fault> = Vec::with_capacity(raw.faults.len());
+        let mut places = Vec::with_capacity(raw.faults.len());
+        for (index, fault) in raw.faults.into_iter().enumerate() {
             let at = fault.span().start;
-            faults.push(
-                check_fault(fault.into_inner(), duration_s, &raw.topology)
-                    .map_err(|message| self.at(at, message))?,
-            );
+            let fault = check_fault(fault.into_inner(), duration_s, &raw.topology)
+                .map_err(|message| self.about(self.entry("fault", index), at, message))?;
+            if let Some(twin) = faults.iter().position(|earlier| *earlier == fault) {
+                let line = places.get(twin).map_or(0, |at| self.place.line(*at));
+                return Err(self
+                    .place
+                    .at(at, format!("this fault is the same as the one in line {line}: remove one")));
+            }
+            faults.push(fault);
+            places.push(at);
         }
         // By time, so that indices in the trace and bands in the report run left to right.
         faults.sort_by_key(|fault: &Fault| fault.from);
         let mut expectations = Vec::with_capacity(raw.expectations.len());
-        for expectation in raw.expectations {
+        let last_end = faults.iter().map(|fault| fault.to.unwrap_or(duration)).max();
+        for (index, expectation) in raw.expectations.into_iter().enumerate() {
             let at = expectation.span().start;
             let expectation = expectation.into_inner();
-            check_expectation(&expectation, &services, !faults.is_empty())
-                .map_err(|message| self.at(at, message))?;
+            check_expectation(&expectation, &services, last_end, duration)
+                .map_err(|message| self.about(self.entry("expect", index), at, message))?;
             expectations.push(expectation);
         }
-        raw.kms.check().map_err(|message| self.at(self.text.find("[kms]").unwrap_or(0), message))?;
+        raw.kms.check().map_err(|message| self.about(self.section("kms"), 0, message))?;
         Ok(Scenario {
             name: name.to_owned(),
-            text: self.text.to_owned(),
+            text: self.place.text.to_owned(),
             title: raw.title,
             about: raw.about.trim().to_owned(),
             duration,
@@ -387,10 +456,11 @@ impl Checker<'_> {
         ];
         for (section, key, value, min, max) in checks {
             if !(value >= min && value <= max) {
-                let section_at = self.text.find(&format!("[{section}]")).unwrap_or(0);
-                let at =
-                    self.text.get(section_at..).and_then(|rest| rest.find(key)).unwrap_or(0) + section_at;
-                return Err(self.at(at, format!("[{section}] {key} is between {min} and {max}, not {value}")));
+                let key_span = self.section(section).and_then(|table| table.get_key_value(key));
+                let at = key_span.map_or(0, |(key, _)| key.span().start);
+                return Err(self
+                    .place
+                    .at(at, format!("[{section}] {key} is between {min} and {max}, not {value}")));
             }
         }
         Ok(())
@@ -441,7 +511,7 @@ fn check_fault(raw: RawFault, duration_s: f64, topology: &Topology) -> Result<Fa
             let ckr = crate::fault::ckr_by_name(&name).ok_or_else(|| {
                 let near = nearest(&name, crate::fault::CKR_NAMES.iter().map(|(name, _)| *name));
                 format!(
-                    "no PKCS#11 return value is called {name}; did you mean {}?",
+                    "ckr: no PKCS#11 return value is called {name}; did you mean {}?",
                     near.unwrap_or("CKR_DEVICE_ERROR")
                 )
             })?;
@@ -489,7 +559,7 @@ fn targets(target: RawTarget, count: usize, what: &str) -> Result<Vec<usize>, St
             numbers.dedup();
             match numbers.iter().find(|number| **number >= count) {
                 Some(number) => {
-                    Err(format!("there is no {what} {number}: they are numbered 0 to {}", count - 1))
+                    Err(format!("target: there is no {what} {number}: they are numbered 0 to {}", count - 1))
                 }
                 None if numbers.is_empty() => {
                     Err("target is an empty list: name at least one, or \"all\"".into())
@@ -503,13 +573,14 @@ fn targets(target: RawTarget, count: usize, what: &str) -> Result<Vec<usize>, St
 fn check_expectation(
     expectation: &Expectation,
     services: &[ServiceSettings],
-    has_faults: bool,
+    last_fault_ends: Option<Duration>,
+    duration: Duration,
 ) -> Result<(), String> {
     if let Some(wanted) = &expectation.service
         && !services.iter().any(|service| service.name() == wanted)
     {
         let near = nearest(wanted, services.iter().map(ServiceSettings::name));
-        return Err(format!("no service is called {wanted:?}; did you mean {:?}?", near.unwrap_or("s3")));
+        return Err(format!("service: none is called {wanted:?}; did you mean {:?}?", near.unwrap_or("s3")));
     }
     for (key, value) in [
         ("failures_max", expectation.failures_max),
@@ -519,7 +590,14 @@ fn check_expectation(
             return Err(format!("{key} is a share between 0 and 1"));
         }
     }
-    if !has_faults
+    if last_fault_ends == Some(duration) && expectation.recovered_within_s.is_some() {
+        return Err(
+            "recovered_within_s needs every fault to end before the run does: give each a to_s, or a longer \
+                    duration_s"
+                .into(),
+        );
+    }
+    if last_fault_ends.is_none()
         && (expectation.failures_during_faults_min.is_some() || expectation.recovered_within_s.is_some())
     {
         return Err("recovered_within_s and failures_during_faults_min need a [[fault]]".into());
@@ -535,8 +613,13 @@ fn check_expectation(
                     or latency_p99_max_ms"
             .into());
     }
-    if bounds.iter().flatten().any(|value| !value.is_finite() || *value < 0.0) {
-        return Err("a bound is a finite number, 0 or more".into());
+    for (key, value, most) in [
+        ("recovered_within_s", expectation.recovered_within_s, DURATION_MAX_S),
+        ("latency_p99_max_ms", expectation.latency_p99_max_ms, 60_000.0),
+    ] {
+        if value.is_some_and(|value| !(0.0..=most).contains(&value)) {
+            return Err(format!("{key} is between 0 and {most}"));
+        }
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
+const HEAD: &str = "title = \"x\"\nduration_s = 10\n";
 const SHORT: &str = "title = \"Ten seconds\"\nduration_s = 10\n[[service]]\nkind = \"s3\"\n";
 
 #[test]
@@ -145,17 +146,17 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
         ),
         (
             "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-down\"\nfrom_s = 11\n",
-            ":3: ",
+            ":5: ",
             "from_s is between",
         ),
         (
             "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\nto_s = 4\n",
-            ":3: ",
+            ":6: ",
             "to_s is after from_s",
         ),
         (
             "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\nfactor = 3.0\n",
-            ":3: ",
+            ":6: ",
             "factor belongs to kind hsm-slow, not to hsm-down",
         ),
         (
@@ -165,12 +166,12 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
         ),
         (
             "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\ntarget = [2]\n",
-            ":3: ",
+            ":6: ",
             "there is no HSM 2: they are numbered 0 to 1",
         ),
         (
             "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-error\"\nckr = \"CKR_DEVICE_EROR\"\nfrom_s = 5\n",
-            ":3: ",
+            ":5: ",
             "did you mean CKR_DEVICE_ERROR?",
         ),
         ("title = \"x\"\nduration_s = 10\n[[service]]\nkind = \"s4\"\n", ":4: ", "did you mean `s3`?"),
@@ -181,20 +182,61 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
         ),
         (
             "title = \"x\"\nduration_s = 10\n[[service]]\nkind = \"s3\"\nrate_per_s = 0\n",
-            ":3: ",
+            ":5: ",
             "rate_per_s is 0",
         ),
-        ("title = \"x\"\nduration_s = 10\n[kms]\nhosts = 0\n", ":3: ", "hosts = 0 is out of range"),
+        ("title = \"x\"\nduration_s = 10\n[kms]\nhosts = 0\n", ":4: ", "hosts = 0 is out of range"),
         ("title = \"x\"\nduration_s = 10\n[[expect]]\nservice = \"s3\"\n", ":3: ", "without a bound"),
         (
             "title = \"x\"\nduration_s = 10\n[[expect]]\nservice = \"s4\"\nfailures_max = 0.0\n",
-            ":3: ",
+            ":4: ",
             "did you mean \"s3\"?",
         ),
-        ("title = \"x\"\nduration_s = 10\n[[expect]]\nrecovered_within_s = 3\n", ":3: ", "need a [[fault]]"),
+        ("title = \"x\"\nduration_s = 10\n[[expect]]\nrecovered_within_s = 3\n", ":4: ", "need a [[fault]]"),
     ];
-    for (text, line, reason) in cases {
-        let file = write(directory.path(), "wrong.toml", text);
+    let services = [
+        ("kind = \"s3\"\nrate_per_s = \"fast\"\n", ":5: ", "invalid type: string \"fast\", expected f64"),
+        ("objects = -1\nkind = \"s3\"\n", ":4: ", "invalid value: integer `-1`, expected u32"),
+        (
+            "kind = \"lambda\"\nidle_expiry_min_s = 500\nidle_expiry_max_s = 400\n",
+            ":5: ",
+            "idle_expiry_min_s",
+        ),
+        ("rate_per_s = 3\n", ":3: ", "a [[service]] needs its kind, one of `s3`, "),
+        ("rate_per_s = 3\nkind = 7\n", ":5: ", "kind is one of `s3`, "),
+        ("rate_per_s = 3\nkind = \"lamda\"\n", ":5: ", "did you mean `lambda`?"),
+        (
+            "kind = \"ebs\"\n[[service]]\nkind = \"s3\"\n# objcts\nobjcts = 3\n",
+            ":8: ",
+            "did you mean `objects`?",
+        ),
+    ];
+    let services = services.map(|(text, line, reason)| (format!("{HEAD}[[service]]\n{text}"), line, reason));
+    let others = [
+        ("service = 3\n", ":3: ", "expected a sequence"),
+        ("service = [3]\n", ":3: ", "a service is a table"),
+        ("link = { rtt_ms = 1.0, loss = 2.0 }\n", ":3: ", "loss is between 0 and 1"),
+        ("about = \"see [link]\"\nlink.rtt_ms = 5\nlink.loss = 2.0\n", ":5: ", "loss is between 0 and 1"),
+        (
+            "[[fault]]\nkind = \"hsm-down\"\nfrom_s = 1\n[[fault]]\nfrom_s = 1\ntarget = [1, 0]\nkind = \"hsm-down\"\n",
+            ":6: ",
+            "the same as the one in line 3",
+        ),
+        (
+            "[[fault]]\nkind = \"hsm-down\"\nfrom_s = 1\n[[expect]]\nrecovered_within_s = 3\n",
+            ":7: ",
+            "needs every fault to end",
+        ),
+        (
+            "[[fault]]\nkind = \"hsm-down\"\nfrom_s = 1\nto_s = 2\n[[expect]]\nrecovered_within_s = 1e300\n",
+            ":8: ",
+            "recovered_within_s is between 0 and",
+        ),
+    ];
+    let others = others.map(|(text, line, reason)| (format!("{HEAD}{text}"), line, reason));
+    let cases = cases.map(|(text, line, reason)| (text.to_owned(), line, reason));
+    for (text, line, reason) in cases.into_iter().chain(services).chain(others) {
+        let file = write(directory.path(), "wrong.toml", &text);
         let message = mistake(&["run", file.to_str().unwrap(), "--out", directory.path().to_str().unwrap()]);
         let place = format!("wrong.toml{line}");
         assert!(
