@@ -368,7 +368,7 @@ pub(super) fn seen(service: &ServiceResult) -> Vec<(&str, u64)> {
             None => seen.push((&error.visible, error.count)),
         }
     }
-    seen.sort_by(|left, right| right.1.cmp(&left.1));
+    seen.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     seen
 }
 
