@@ -295,7 +295,9 @@ impl Engine for Counting {
     }
 
     fn decrypt(&mut self, _: &KeyName, aad: &Aad, sealed: &Sealed) -> Result<Plaintext, HsmError> {
-        let Iv::Twelve(iv) = sealed.iv else { panic!("this device makes IVs of 12 bytes") };
+        let Iv::Twelve(iv) = sealed.iv else {
+            return Err(HsmError::new(HsmErrorKind::Failed, "this device makes IVs of 12 bytes"));
+        };
         let mut plaintext = sealed.ciphertext.clone();
         self.cipher
             .decrypt_inout_detached(
