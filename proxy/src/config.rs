@@ -9,7 +9,7 @@ mod check;
 mod error;
 mod raw;
 
-pub use build::Ready;
+pub use build::{Hsms, Ready};
 pub use error::ConfigError;
 
 use crate::app::{KeyDirectory, Settings};

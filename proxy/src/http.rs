@@ -57,9 +57,14 @@ where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
-    let route = Route::find(app, head)?;
-    record.routed(&route);
+    let route = Route::find(app, head);
+    if let Ok(route) = &route {
+        record.routed(route);
+    }
+    // Read to its end even for a path that leads nowhere. Over HTTP/2 an answer that does not wait for the body ends in
+    // RST_STREAM(NO_ERROR), and some clients (curl 7.88) then throw the answer away; over HTTP/1.1 it ends the connection.
     let body = body::read(body, app.limits.body_bytes_max).await?;
+    let route = route?;
     record.lap(|stations| &mut stations.read);
     let _permit = app.admission.enter().ok_or_else(full_house)?;
     record.event.access_key_id = Some(authenticate(app, &route, head, &body)?);

@@ -24,10 +24,14 @@ impl KeyId {
     /// Parses an external key id.
     ///
     /// # Errors
-    /// When it is empty, longer than 128 characters, or has a character outside `[A-Za-z0-9._-]` (XKS-NET-5).
+    /// When it is empty, longer than 128 characters, or has a character outside `[A-Za-z0-9._-]` (XKS-NET-5); and for `.`
+    /// and `..`: in a path these mean another path (RFC 3986, 3.3), which is what a caller would send and SigV4 sign.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.is_empty() || text.len() > 128 {
             return Err(NameError(format!("a key id has 1 to 128 characters, this one has {}", text.len())));
+        }
+        if matches!(text, "." | "..") {
+            return Err(NameError(format!("{text:?} is no key id: in a path it means another path")));
         }
         match text.bytes().find(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))) {
             Some(_) => Err(NameError("a key id holds only A-Z a-z 0-9 . _ -".into())),
@@ -152,7 +156,8 @@ mod tests {
     fn key_ids_follow_net_5() {
         assert!(KeyId::parse("foo.Bar_9-").is_ok());
         assert!(KeyId::parse(&"a".repeat(128)).is_ok());
-        for bad in ["", "a b", "a/b", "ü", &"a".repeat(129)] {
+        assert!(KeyId::parse("...").is_ok());
+        for bad in ["", ".", "..", "a b", "a/b", "ü", &"a".repeat(129)] {
             assert!(KeyId::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -207,8 +207,14 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "BETWEEN2TENAND3TENCHARACTERS",
+        "BETWEEN2TENAND3TENCHARACTER1",
+        "xks.toml:14: an access key id has 20 to 30 characters of A-Z 2-7; this one has something else: correct \
+         access_key_id",
+    ),
+    (
+        "BETWEEN2TENAND3TENCHARACTERS",
         "SHORT",
-        "xks.toml:14: an access key id has 20 to 30 characters of A-Z 2-7; \"SHORT\" (5 bytes) has not: correct \
+        "xks.toml:14: an access key id has 20 to 30 characters of A-Z 2-7; this one has 5 characters: correct \
          access_key_id",
     ),
     (
@@ -330,6 +336,22 @@ fn the_legal_and_odd_is_warned_of() {
             "xks.toml:6: no key store uses the HSM \"idle\": remove it, or name it in a [[key_store]]",
         ]
     );
+}
+
+#[test]
+fn net_6_key_stores_that_share_an_hsm_by_label_are_warned_of() {
+    let second = "[[key_store]]\nname = \"second\"\nuri_prefix = \"second\"\nhsm = \"one\"\nfind_keys_by = \"entry\"\n\
+        [[key_store.credential]]\naccess_key_id = \"ANOTHER2TENAND3TENCHARACTERS\"\nsecret_env = \"XKS_OTHER\"\n";
+    let both = format!("{SMALL}{second}");
+    assert_eq!(
+        Config::parse("xks.toml", &both).unwrap().warnings,
+        [
+            "xks.toml:5: 2 key stores share the HSM \"one\", and \"main\" reaches the keys of all of them by their \
+          labels: give it find_keys_by = \"entry\" and a [[key_store.key]] for each key"
+        ]
+    );
+    let apart = both.replace("uri_prefix = \"a/b\"", "uri_prefix = \"a/b\"\nfind_keys_by = \"entry\"");
+    assert_eq!(Config::parse("xks.toml", &apart).unwrap().warnings, Vec::<String>::new());
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What becomes of the PKCS#11 implementation when a real SoftHSM2 changes or breaks under it. One test at a time, since
-//! they change the library's state for the whole process.
+//! What becomes of the PKCS#11 implementation when a real SoftHSM2 changes or breaks under it. One test at a
+//! time, since they change the library's state for the whole process.
 
 #![expect(
     clippy::unwrap_used,
@@ -95,6 +95,31 @@ async fn a_key_that_comes_or_goes_is_noticed() {
     // A new key of the same name is another key.
     softhsm::aes_key(&session, "passing key", b"\x21", 32, true, true);
     assert!(hsm.encrypt(&name, &aad(), &plaintext, soon()).await.is_ok());
+    drop(session);
+    close(&hsm);
+}
+
+#[tokio::test]
+async fn a_key_that_is_allowed_more_is_noticed() {
+    let _alone = alone().await;
+    let hsm = open(2);
+    let name = key("promoted key");
+    let pkcs11 = Pkcs11::new(&SoftHsm::get().module).unwrap();
+    let session = softhsm::user_session(&pkcs11, TOKEN, PIN);
+    softhsm::aes_key(&session, "promoted key", b"\x22", 32, true, false);
+    let plaintext = Plaintext::new(vec![1]);
+    let sealed = hsm.encrypt(&name, &aad(), &plaintext, soon()).await.unwrap();
+    // More than the sessions there are, so that each has heard what the key may not do.
+    for _ in 0..8 {
+        let outcome = hsm.decrypt(&name, &aad(), &sealed, soon()).await;
+        assert_eq!(kind(outcome), Err(HsmErrorKind::UsageRefused));
+    }
+    let handle = session.find_objects(&[Attribute::Label(b"promoted key".to_vec())]).unwrap()[0];
+    session.update_attributes(handle, &[Attribute::Decrypt(true)]).unwrap();
+    for _ in 0..8 {
+        assert_eq!(kind(hsm.decrypt(&name, &aad(), &sealed, soon()).await), Ok(plaintext.clone()));
+    }
+    session.destroy_object(handle).unwrap();
     drop(session);
     close(&hsm);
 }

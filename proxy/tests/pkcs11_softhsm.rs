@@ -1,4 +1,5 @@
-//! The PKCS#11 implementation over a real SoftHSM2: what it opens, what it answers, and that many at once are safe.
+//! The PKCS#11 implementation over a real SoftHSM2: what it opens, what it answers, and that many at once are
+//! safe.
 
 #![expect(
     clippy::unwrap_used,
@@ -120,8 +121,8 @@ async fn ciphertexts_of_another_implementation_decrypt_with_either_length_of_iv(
 async fn any_change_is_rejected_and_the_session_goes_on() {
     let hsm = open();
     let plaintext = Plaintext::new(vec![7; 32]);
-    // SoftHSM answers CKR_GENERAL_ERROR to all of these; a key that may not encrypt takes another way to find out
-    // what that means.
+    // SoftHSM answers CKR_GENERAL_ERROR to all of these; a key that may not encrypt takes another way to find
+    // out what that means.
     for (writer, reader) in [("foo", "foo"), ("known", "known_decrypt_only")] {
         let sealed = hsm.encrypt(&key(writer), &aad(), &plaintext, soon()).await.unwrap();
         let mut changed = vec![sealed.clone(); 5];

@@ -326,6 +326,8 @@ fn credentials_follow_auth_3() {
         let error = new(id, SECRET).unwrap_err().to_string();
         assert!(error.contains("access key id"), "{error}");
     }
+    let swapped = new(SECRET, ID).unwrap_err().to_string();
+    assert!(!swapped.contains(SECRET), "{swapped}");
     for secret in [String::new(), "b".repeat(42), "b".repeat(65), "-".repeat(43), "é".repeat(22)] {
         let error = new(ID, &secret).unwrap_err().to_string();
         assert!(error.contains("secret access key") && error.contains(ID), "{error}");

@@ -59,6 +59,11 @@ async fn net_3_only_post_is_served() {
     }
     let unknown = Request::get("/nothing/here").body(Full::default()).unwrap();
     world.send(unknown).await.is_error(404, "InvalidUriPathException");
+    // A method may be as long as a head, and the log keeps little of what a stranger sends.
+    let mut request = signed(&uri("health"), "{}", CREDENTIAL);
+    *request.method_mut() = http::Method::from_bytes(&[b'A'; 8_000]).unwrap();
+    world.send(request).await.is_error(405, "ValidationException");
+    assert!(world.events.text().lines().all(|line| line.len() < 1_000));
 }
 
 #[tokio::test]
@@ -109,8 +114,9 @@ async fn net_5_key_ids_are_taken_literally() {
         world.call(&format!("keys/{key}/metadata"), &json!({ "requestMetadata": metadata() })).await.is_ok();
         assert_eq!(world.events.last().key_id, Some(key));
     }
-    for key in ["a".repeat(129), "f%6fo".to_owned(), "fo+o".to_owned(), "fo:o".to_owned(), "a%2Fb".to_owned()]
-    {
+    let long = "a".repeat(129);
+    // The dot segments would vanish from the path that is signed.
+    for key in [&*long, "f%6fo", "fo+o", "fo:o", "a%2Fb", ".", "..", "%2e%2e"] {
         let reply =
             world.call(&format!("keys/{key}/metadata"), &json!({ "requestMetadata": metadata() })).await;
         reply.is_error(404, "InvalidUriPathException");
@@ -221,6 +227,16 @@ async fn net_9_bodies_are_bounded_with_and_without_a_length() {
     // Refused as soon as it is too large, not when it ends.
     send_pieces(&world, &too_large, 300, true, false).await.is_error(413, "ValidationException");
     send_pieces(&world, &health, 50, false, true).await.is_error(400, "ValidationException");
+}
+
+/// Over HTTP/2 an answer that does not wait for the body ends in RST_STREAM, and curl 7.88 then throws it away.
+#[tokio::test]
+async fn net_4_a_wrong_path_is_answered_after_the_body() {
+    let world = World::new();
+    let mut body = Pieces { pieces: ["{", "}"].map(Bytes::from).into(), hangs: false };
+    let request = Request::post("//kms/xks/v1/health").body(&mut body).unwrap();
+    assert_eq!(handle(&world.app, request).await.status(), 404);
+    assert!(body.pieces.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -613,35 +629,34 @@ fn enc_9_the_worked_example_of_the_spec() {
 #[tokio::test]
 async fn enc_9_what_does_not_decrypt_is_made_again_once_and_never_answered() {
     // A ciphertext that is wrong, a decryption that is rejected, and one that is wrong.
-    let bad_seal = [Misdeed::Slow(Duration::ZERO), Misdeed::Corrupt];
-    let rejected = [
-        Misdeed::Slow(Duration::ZERO),
-        Misdeed::Slow(Duration::ZERO),
-        Misdeed::Fail(HsmErrorKind::CiphertextRejected),
-    ];
-    let bad_open = [Misdeed::Slow(Duration::ZERO), Misdeed::Slow(Duration::ZERO), Misdeed::Corrupt];
+    let bad_seal = [Misdeed::Corrupt];
+    let rejected = [Misdeed::Slow(Duration::ZERO), Misdeed::Fail(HsmErrorKind::CiphertextRejected)];
+    let bad_open = [Misdeed::Slow(Duration::ZERO), Misdeed::Corrupt];
     for first in [&bad_seal[..], &rejected, &bad_open] {
         let world = World::new();
         world.hsm.next(first.to_vec());
         let sealed = world.call("keys/foo/encrypt", &with_integrity("aGk=")).await;
         let opened = world.call("keys/foo/decrypt", &decrypt(&sealed)).await;
         assert_eq!(opened.text("plaintext"), "aGk=");
-        let expected = ["describe", "encrypt", "decrypt", "encrypt", "decrypt", "decrypt"];
+        let expected = ["encrypt", "decrypt", "encrypt", "decrypt", "decrypt"];
         assert_eq!(world.hsm.calls(), expected.map(|call| format!("{call} label \"foo\"")));
     }
     let world = World::new();
     let keep = || Misdeed::Slow(Duration::ZERO);
-    world.hsm.next([keep(), Misdeed::Corrupt, keep(), Misdeed::Corrupt, keep()]);
+    world.hsm.next([Misdeed::Corrupt, keep(), Misdeed::Corrupt, keep()]);
     let reply = world.call("keys/foo/encrypt", &with_integrity("aGk=")).await;
     reply.is_error(500, "InternalException");
-    assert_eq!(world.hsm.calls().len(), 5);
+    assert_eq!(world.hsm.calls().len(), 4);
 }
 
 #[tokio::test]
-async fn enc_9_without_an_integrity_value_one_call_is_enough() {
+async fn enc_9_an_encryption_costs_one_call_and_its_integrity_value_one_more() {
     let world = World::new();
     world.call("keys/foo/encrypt", &encrypt("aGk=")).await.is_ok();
     assert_eq!(world.hsm.calls(), ["encrypt label \"foo\""]);
+    let world = World::new();
+    world.call("keys/foo/encrypt", &with_integrity("aGk=")).await.is_ok();
+    assert_eq!(world.hsm.calls(), ["encrypt label \"foo\"", "decrypt label \"foo\""]);
 }
 
 #[tokio::test]
@@ -685,7 +700,7 @@ async fn enc_8_what_is_too_large_is_unsupported() {
 }
 
 #[tokio::test]
-async fn enc_10_usage_is_checked_before_anything_is_encrypted() {
+async fn enc_10_a_key_without_the_usage_that_is_needed_is_refused() {
     let world = World::new();
     for (key, plain, integrity) in [
         ("foo", 200, 200),
@@ -702,10 +717,6 @@ async fn enc_10_usage_is_checked_before_anything_is_encrypted() {
             }
         }
     }
-    let with_integrity: Vec<_> =
-        world.hsm.calls().into_iter().filter(|call| call.contains("encrypt_only_key")).collect();
-    assert_eq!(with_integrity, ["encrypt label \"encrypt_only_key\"", "describe label \"encrypt_only_key\""]);
-
     let sealed = world.call("keys/encrypt_only_key/encrypt", &encrypt("aGk=")).await;
     let reply = world.call("keys/encrypt_only_key/decrypt", &decrypt(&sealed)).await;
     reply.is_error(400, "InvalidKeyUsageException");

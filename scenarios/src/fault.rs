@@ -74,7 +74,7 @@ impl Fault {
         match &self.kind {
             FaultKind::HsmDown { hsms: which } => format!("{} down", them(which, hsms, "HSM", "HSMs")),
             FaultKind::HsmSlow { hsms: which, factor } => {
-                format!("{} {factor}× slower", them(which, hsms, "HSM", "HSMs"))
+                format!("{} taking {factor} times as long", them(which, hsms, "HSM", "HSMs"))
             }
             FaultKind::HsmError { hsms: which, name, rate, .. } => {
                 format!(

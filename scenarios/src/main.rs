@@ -318,7 +318,7 @@ fn unicode_wished() -> bool {
         .is_some_and(|locale| locale.to_uppercase().replace('-', "").contains("UTF8"))
 }
 
-#[expect(clippy::disallowed_methods, reason = "how the terminal is set up stands in the environment")]
+/// Of the terminal behind standard output; 100 where there is none.
 fn columns() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100)
+    terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0))
 }

@@ -45,10 +45,11 @@ pub struct ServiceFigures {
     pub first_failure: Option<Duration>,
     /// When the last failed request came in.
     pub last_failure: Option<Duration>,
-    /// When the first request that succeeded after the last failure came in. A request that fails while others that
-    /// came after it have succeeded already moves this to the last of them at first.
+    /// When the first request came in that got its key from KMS after the last failure. A cached or held key proves
+    /// nothing: it works during the outage too. A request that fails while others that came after it have succeeded
+    /// already moves this to the last of them at first.
     pub recovered: Option<Duration>,
-    /// When the last request that succeeded came in.
+    /// When the last request that got its key from KMS came in.
     pub last_success: Option<Duration>,
     /// What its users saw.
     pub errors: BTreeMap<(&'static str, Option<KmsFailureKey>), (u64, Duration)>,
@@ -295,13 +296,14 @@ impl ServiceFigures {
                 }
                 return;
             }
-            ServiceOutcome::ServedByKms => {}
+            ServiceOutcome::ServedByKms => {
+                self.last_success = self.last_success.max(Some(at));
+                if self.last_failure.is_some_and(|last| at > last) {
+                    self.recovered = Some(self.recovered.map_or(at, |recovered| recovered.min(at)));
+                }
+            }
             ServiceOutcome::ServedFromCache => self.from_cache += 1,
             ServiceOutcome::ServedByHeldKey => self.from_held_key += 1,
-        }
-        self.last_success = self.last_success.max(Some(at));
-        if self.last_failure.is_some_and(|last| at > last) {
-            self.recovered = Some(self.recovered.map_or(at, |recovered| recovered.min(at)));
         }
         if let Some(slot) = self.ok.get_mut(bucket) {
             *slot += 1;
@@ -453,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_is_the_first_success_that_came_in_after_the_last_failure() {
+    fn recovery_is_the_first_key_from_kms_after_the_last_failure() {
         let mut figures =
             ServiceFigures { ok: vec![0; 10], failed: vec![0; 10], ..ServiceFigures::default() };
         let s = Duration::from_secs;
@@ -475,11 +477,14 @@ mod tests {
         late.take(7, s(7) + s(1) / 2, s(9), false, failed());
         assert_eq!((late.last_failure, late.recovered), (Some(s(7) + s(1) / 2), Some(s(8))));
         figures.take(6, s(6), Duration::ZERO, false, ServiceOutcome::ServedFromCache);
+        figures.take(6, s(6), Duration::ZERO, false, ServiceOutcome::ServedByHeldKey);
+        assert_eq!(figures.recovered, None);
+        figures.take(7, s(7), Duration::ZERO, false, ServiceOutcome::ServedByKms);
         assert_eq!(
             (figures.first_failure, figures.last_failure, figures.recovered),
-            (Some(s(2)), Some(s(5)), Some(s(6)))
+            (Some(s(2)), Some(s(5)), Some(s(7)))
         );
-        assert_eq!((figures.requests, figures.failures, figures.during_faults), (6, 3, (4, 3)));
+        assert_eq!((figures.requests, figures.failures, figures.during_faults), (8, 3, (4, 3)));
     }
 
     #[test]

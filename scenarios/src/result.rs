@@ -78,7 +78,8 @@ pub struct ServiceResult {
     pub first_failure_ms: Option<u64>,
     /// How long after the first fault's beginning that was.
     pub failed_after_fault_ms: Option<u64>,
-    /// Start of the first success after the last failure; `None` if it never failed or never recovered.
+    /// When the first request came in that got its key from KMS after the last failure; `None` if it never failed or
+    /// never recovered.
     pub recovered_ms: Option<u64>,
     /// How long after the last fault's end it recovered.
     pub recovered_after_fault_ms: Option<u64>,

@@ -28,7 +28,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use xks_proxy::app::{App, KeyStore, Limits, Settings};
 use xks_proxy::env::UnixTime;
@@ -219,15 +219,23 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let mut faults = Vec::with_capacity(scenario.faults.len());
     for (index, fault) in scenario.faults.iter().enumerate() {
         let (clock, stage, fault) = (clock.clone(), Rc::clone(&stage), fault.clone());
-        let (recording, run_ends) = (Rc::clone(&recording), scenario.duration);
-        faults.push(tokio::task::spawn_local(async move {
+        let (recording, figures_closed) = (Rc::clone(&recording), Rc::new(Notify::new()));
+        let lift = Rc::clone(&figures_closed);
+        let task = tokio::task::spawn_local(async move {
             clock.sleep_until(fault.from).await;
             recording.emit(Event::Fault { at: clock.now(), index, begins: true });
             let begun = stage.begin(&fault)?;
-            clock.sleep_until(fault.to.unwrap_or(run_ends)).await;
-            recording.emit(Event::Fault { at: clock.now(), index, begins: false });
+            match fault.to {
+                Some(to) => {
+                    clock.sleep_until(to).await;
+                    recording.emit(Event::Fault { at: clock.now(), index, begins: false });
+                }
+                // It outlasts the figures, and is lifted only to see what can still be decrypted (X9).
+                None => figures_closed.notified().await,
+            }
             stage.end(begun)
-        }));
+        });
+        faults.push((task, lift));
     }
     let keeper = tokio::task::spawn_local(keep_blobs(clock.clone(), Rc::clone(&kms), scenario.duration));
 
@@ -236,9 +244,6 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         if let Some(progress) = &options.progress {
             progress(clock.now());
         }
-    }
-    for fault in faults {
-        fault.await.map_err(|error| error.to_string())??;
     }
     let answered = async {
         for handle in &mut handles {
@@ -249,7 +254,11 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let _ = tokio::time::timeout(AFTERMATH_MAX, answered).await;
     let finished = recording.finish(scenario.kms.patience());
 
-    // X9: the figures are closed; every fault is over and everything has had time to heal.
+    // X9: the figures are closed; now every fault is over, and everything gets time to heal.
+    for (task, lift) in faults {
+        lift.notify_one();
+        task.await.map_err(|error| error.to_string())??;
+    }
     clock.sleep(AFTERMATH_MAX).await;
     stage.paths.iter().for_each(Link::lose_nothing);
     let kept = keeper.await.map_err(|error| error.to_string())?;

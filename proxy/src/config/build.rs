@@ -14,6 +14,7 @@ use crate::tls;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// What the daemon serves, and the configuration it was made from.
@@ -25,7 +26,33 @@ pub struct Ready {
     /// The proxy.
     pub app: Arc<App>,
     /// The open HSMs, in the order of [`Config::hsms`].
-    pub hsms: Vec<Arc<Pkcs11Hsm>>,
+    pub hsms: Hsms,
+}
+
+/// How long a running HSM call may hold up the end of the process.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Open HSMs. Dropping this closes them and waits for it, blocking, up to a second each: the process must not exit
+/// while their threads are inside a library, which by then is being torn down.
+#[derive(Default)]
+pub struct Hsms(Vec<Arc<Pkcs11Hsm>>);
+
+impl std::ops::Deref for Hsms {
+    type Target = [Arc<Pkcs11Hsm>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Hsms {
+    fn drop(&mut self) {
+        for hsm in &self.0 {
+            if !hsm.close(CLOSE_PATIENCE) {
+                tracing::warn!("an HSM call has not returned; it is left behind");
+            }
+        }
+    }
 }
 
 impl Config {
@@ -84,9 +111,9 @@ impl Config {
     }
 
     /// Loads each module once, for PKCS#11 keeps one state per process and library, and opens each HSM once.
-    fn open_hsms(&mut self) -> Result<Vec<Arc<Pkcs11Hsm>>, ConfigError> {
+    fn open_hsms(&mut self) -> Result<Hsms, ConfigError> {
         let mut modules: BTreeMap<PathBuf, Arc<Module>> = BTreeMap::new();
-        let mut open = Vec::new();
+        let mut open = Hsms::default();
         for hsm in self.hsms.clone() {
             // PINs before libraries: what can be known at once is said at once.
             let pin = self.secret(&hsm.pin, "PIN")?;
@@ -103,7 +130,7 @@ impl Config {
             settings.iv_source = hsm.iv_source;
             settings.health_key = hsm.health_key.clone();
             let opened = Pkcs11Hsm::open_on(module, settings).map_err(|error| self.explain(&hsm, &error))?;
-            open.push(Arc::new(opened));
+            open.0.push(Arc::new(opened));
         }
         Ok(open)
     }

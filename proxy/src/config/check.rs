@@ -124,6 +124,10 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
         });
     }
     for (index, hsm) in hsms.iter().enumerate() {
+        warnings.extend(
+            not_isolated(index, hsm, &key_stores)
+                .map(|why| format!("{}:{}: {why}", source.file, hsm.name.line)),
+        );
         if key_stores.iter().all(|store| store.hsm != index) {
             warnings.push(format!(
                 "{}:{}: no key store uses the HSM {:?}: remove it, or name it in a [[key_store]]",
@@ -134,6 +138,22 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
     let file = source.file.to_owned();
     let settings = Settings { limits, identity, ping_path };
     Ok(Config { file, listen, tls, settings, hsms, key_stores, warnings })
+}
+
+/// Why the key stores of one HSM are not isolated (XKS-NET-6), if they are not: a store that finds keys by their labels
+/// reaches all keys of the HSM, those of the other stores too.
+fn not_isolated(index: usize, hsm: &HsmConfig, key_stores: &[KeyStoreConfig]) -> Option<String> {
+    let sharing: Vec<_> = key_stores.iter().filter(|store| store.hsm == index).collect();
+    let open = sharing.iter().find(|store| store.keys.others == OtherKeys::ByLabel)?;
+    (sharing.len() > 1).then(|| {
+        format!(
+            "{} key stores share the HSM {:?}, and {:?} reaches the keys of all of them by their labels: give it \
+             find_keys_by = \"entry\" and a [[key_store.key]] for each key",
+            sharing.len(),
+            hsm.name.value,
+            open.name
+        )
+    })
 }
 
 /// Turns raw values into checked ones; knows where they stand.

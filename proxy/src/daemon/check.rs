@@ -55,7 +55,7 @@ async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
         format!("file        {}", config.file),
         format!("listen      {}, {scheme}", config.listen.value),
     ];
-    for (hsm, open) in config.hsms.iter().zip(&ready.hsms) {
+    for (hsm, open) in config.hsms.iter().zip(ready.hsms.iter()) {
         for device in open.health(Instant::now() + PATIENCE).await {
             if device.status == HealthStatus::Unavailable {
                 return Err(config.error(
@@ -82,10 +82,15 @@ async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
                     config
                         .error(line, format!("{what}: {error}: make the key in the HSM, or correct its name"))
                 })?;
-                if facts.spec != KeySpec::Aes(256) {
+                let kind = match facts.spec {
+                    KeySpec::Aes(256) => None,
+                    KeySpec::Aes(bits) => Some(format!("AES with {bits} bits")),
+                    KeySpec::Other(number) => Some(format!("no AES key but of CK_KEY_TYPE {number:#x}")),
+                };
+                if let Some(kind) = kind {
                     return Err(config.error(
                         line,
-                        format!("{what} is {:?}: an external key must be AES with 256 bits", facts.spec),
+                        format!("{what} is {kind}: an external key must be AES with 256 bits"),
                     ));
                 }
                 let usable = facts.decrypt && (facts.encrypt || *version != entry.current);
@@ -99,17 +104,17 @@ async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
             }
         }
         summary.push(format!(
-            "key store   {}: {}{}; {} credential(s), {} key entry(ies), {}, hsm {}",
+            "key store   {}: {}{} on hsm {}; credentials: {}, keys named: {}, rules: {}",
             store.name,
             store.prefix,
             xks_proxy::key::API_ROOT,
+            config.hsms.get(store.hsm).map_or("", |hsm| hsm.name.value.as_str()),
             store.credentials.len(),
             store.keys.entries.len(),
             match store.access.rules.len() {
-                0 => "every signed request allowed".to_owned(),
-                rules => format!("{rules} allow rule(s)"),
+                0 => "none, every signed request is allowed".to_owned(),
+                rules => rules.to_string(),
             },
-            config.hsms.get(store.hsm).map_or("", |hsm| hsm.name.value.as_str())
         ));
     }
     Ok((summary, warnings))

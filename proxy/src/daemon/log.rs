@@ -130,3 +130,64 @@ impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
         Line { log: self.clone(), text: Vec::new() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// A pipe whose reader does nothing until it is told to.
+    struct Stalled {
+        go_on: Option<Receiver<()>>,
+        read: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Stalled {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            if let Some(go_on) = self.go_on.take() {
+                go_on.recv().unwrap();
+            }
+            self.read.lock().unwrap().extend_from_slice(text);
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stalled_reader_costs_lines_that_are_counted_and_never_the_writer() {
+        let (release, go_on) = mpsc::channel();
+        let read = Arc::new(Mutex::new(Vec::new()));
+        let log = Log::start(Stalled { go_on: Some(go_on), read: Arc::clone(&read) }).unwrap();
+        let sent = 3 * LINES_MAX;
+        for _ in 0..sent {
+            log.line(b"line\n".to_vec());
+        }
+        let dropped = log.dropped.load(Ordering::Relaxed);
+        assert!(dropped >= LINES_MAX as u64, "{dropped}");
+        release.send(()).unwrap();
+        // Room is there once the writer has taken a line; then the count follows.
+        while log.dropped.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
+        log.flush();
+
+        let text = String::from_utf8(read.lock().unwrap().clone()).unwrap();
+        let written = text.lines().filter(|line| *line == "line").count();
+        let count = format!(r#"{{"level":"ERROR","message":"log lines dropped","count":{dropped}}}"#);
+        assert_eq!(written as u64 + dropped, sent as u64);
+        assert_eq!(text.lines().filter(|line| *line == count).count(), 1, "{count}");
+    }
+
+    #[test]
+    fn a_flush_waits_for_everything_before_it() {
+        let read = Arc::new(Mutex::new(Vec::new()));
+        let log = Log::start(Stalled { go_on: None, read: Arc::clone(&read) }).unwrap();
+        log.line(b"one\n".to_vec());
+        log.line(b"two\n".to_vec());
+        log.flush();
+        assert_eq!(*read.lock().unwrap(), b"one\ntwo\n");
+    }
+}

@@ -4,15 +4,11 @@ use crate::daemon::log::Log;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use xks_proxy::config::{Config, ConfigError, Ready};
 use xks_proxy::env::SystemEnv;
 use xks_proxy::server;
-
-/// How long a running HSM call may hold up the end of the process.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves until told to stop. The error is one line for the user.
 pub(crate) fn run(file: &Path) -> Result<(), String> {
@@ -46,7 +42,7 @@ async fn serve(file: &Path) -> Result<(), String> {
     let listener = bind(&ready).await.map_err(|error| error.to_string())?;
     let address =
         listener.local_addr().map_err(|error| format!("the listening socket has no address ({error})"))?;
-    let (app, tls, hsms) = (Arc::clone(&ready.app), ready.tls.clone(), ready.hsms.clone());
+    let (app, tls) = (Arc::clone(&ready.app), ready.tls.clone());
     tracing::info!(
         %address,
         tls = tls.is_some(),
@@ -65,11 +61,8 @@ async fn serve(file: &Path) -> Result<(), String> {
     };
     server::serve(listener, app, tls, shutdown).await;
     reloads.abort();
-    for hsm in hsms {
-        if !hsm.close(CLOSE_PATIENCE) {
-            tracing::warn!("an HSM call has not returned; it is left behind");
-        }
-    }
+    // What the task held is dropped by now, and so the HSMs are closed.
+    let _ = reloads.await;
     tracing::info!("stopped");
     log.flush();
     Ok(())

@@ -1,4 +1,5 @@
-//! The production [`Hsm`]: any PKCS#11 token. The only module that calls C and the only one that starts threads.
+//! The production [`Hsm`]: any PKCS#11 token. The only module that calls C and the only one that starts
+//! threads.
 //!
 //! Place on the map: the last station, below `api`. Inside, from the request down:
 //!
@@ -45,8 +46,8 @@ pub struct Pkcs11Hsm {
 }
 
 impl Pkcs11Hsm {
-    /// Loads the module, opens the first session and logs in, blocking meanwhile; the other sessions follow by
-    /// themselves.
+    /// Loads the module, opens the first session and logs in, blocking meanwhile; the other sessions follow
+    /// by themselves.
     ///
     /// # Errors
     /// Whatever is wrong with settings, module, token or PIN, in words for the operator.
@@ -55,8 +56,8 @@ impl Pkcs11Hsm {
         Self::open_on(Module::load(&settings.module)?, settings)
     }
 
-    /// As [`open`](Self::open), on a module that is already loaded; `settings.module` is not read. Two tokens of one
-    /// module are to be opened in this way.
+    /// As [`open`](Self::open), on a module that is already loaded; `settings.module` is not read. Two tokens
+    /// of one module are to be opened in this way.
     ///
     /// # Errors
     /// Whatever is wrong with settings, token or PIN, in words for the operator.
@@ -82,9 +83,9 @@ impl Pkcs11Hsm {
         self.pool.set_aside()
     }
 
-    /// Ends the threads and waits, blocking, until their sessions are closed; further requests fail. To be called
-    /// before the process exits, since libraries do not bear to be torn down under a running call. False if a call
-    /// has not returned within `patience`.
+    /// Ends the threads and waits, blocking, until their sessions are closed; further requests fail. To be
+    /// called before the process exits, since libraries do not bear to be torn down under a running call.
+    /// False if a call has not returned within `patience`.
     pub fn close(&self, patience: Duration) -> bool {
         self.pool.close(patience)
     }

@@ -28,8 +28,8 @@ impl Route {
     pub(super) fn find(app: &App, head: &Parts) -> Result<Self, XksError> {
         let route = Self::of_path(app, head)?;
         if head.method != Method::POST {
-            let error =
-                XksError::new(ErrorName::ValidationException, format!("the method is {}", head.method));
+            let detail = format!("the method is {:.32}", head.method.as_str());
+            let error = XksError::new(ErrorName::ValidationException, detail);
             return Err(error
                 .with_status(StatusCode::METHOD_NOT_ALLOWED)
                 .with_sentence("The operations of this API are asked for with POST."));

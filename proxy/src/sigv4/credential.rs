@@ -59,13 +59,16 @@ impl Credential {
     /// # Errors
     /// When the id is not 20 to 30 characters of `[A-Z2-7]`, or the secret not 43 to 64 of `[A-Za-z0-9/+=]`.
     pub fn new(access_key_id: &str, secret: Secret) -> Result<Self, CredentialError> {
-        let id_len = access_key_id.len();
-        if !(20..=30).contains(&id_len)
-            || access_key_id.bytes().any(|b| !matches!(b, b'A'..=b'Z' | b'2'..=b'7'))
-        {
-            return Err(CredentialError(format!(
-                "an access key id has 20 to 30 characters of A-Z 2-7; {access_key_id:?} ({id_len} bytes) has not"
-            )));
+        // The id is not quoted: what stands in its place may be the secret.
+        let wrong = |what: &str| {
+            let rule = "an access key id has 20 to 30 characters of A-Z 2-7";
+            CredentialError(format!("{rule}; this one has {what}"))
+        };
+        if !(20..=30).contains(&access_key_id.len()) {
+            return Err(wrong(&format!("{} characters", access_key_id.chars().count())));
+        }
+        if access_key_id.bytes().any(|b| !matches!(b, b'A'..=b'Z' | b'2'..=b'7')) {
+            return Err(wrong("something else"));
         }
         let secret_len = secret.expose().len();
         if !(43..=64).contains(&secret_len) {

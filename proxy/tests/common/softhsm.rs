@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use xks_proxy::hsm::pkcs11::{Pkcs11Settings, TokenChoice};
 use xks_proxy::secret::Secret;
 
-/// The user PIN of every token.
-pub(crate) const PIN: &str = "1234";
+/// The user PIN of every token; no random serial or slot number contains it by chance.
+pub(crate) const PIN: &str = "user-pin";
 /// The token that holds the keys.
 pub(crate) const TOKEN: &str = "xks";
 /// Two empty tokens have this label.
@@ -55,8 +55,8 @@ impl SoftHsm {
         std::fs::create_dir_all(&tokens).unwrap();
         std::fs::write(&conf, format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display()))
             .unwrap();
-        // SAFETY: the first test to come here does it before the library is loaded, and Rust's own readers of the
-        // environment are locked out by `set_var`.
+        // SAFETY: the first test to come here does it before the library is loaded, and Rust's own readers of
+        // the environment are locked out by `set_var`.
         #[expect(unsafe_code, reason = "SoftHSM2 reads its configuration from this variable only")]
         unsafe {
             std::env::set_var("SOFTHSM2_CONF", &conf);

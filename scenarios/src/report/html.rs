@@ -377,9 +377,9 @@ fn services(result: &RunResult) -> Markup {
 
 fn service_row(result: &RunResult, service: &ServiceResult) -> Markup {
     let saw = html! {
-        @for (index, error) in service.errors.iter().enumerate() {
+        @for (index, (visible, _)) in story::seen(service).into_iter().enumerate() {
             @if index > 0 { br; }
-            code { (error.visible) }
+            code { (visible) }
         }
         @if service.errors.is_empty() { "–" }
     };

@@ -358,6 +358,20 @@ pub(super) fn checks(all: &[Check], noun: &str, held: &str, not_held: &str) -> S
     }
 }
 
+/// What a service's users saw, each text once, most frequent first: one visible error can stand for several
+/// exceptions of KMS.
+pub(super) fn seen(service: &ServiceResult) -> Vec<(&str, u64)> {
+    let mut seen: Vec<(&str, u64)> = Vec::new();
+    for error in &service.errors {
+        match seen.iter_mut().find(|(visible, _)| *visible == error.visible) {
+            Some((_, count)) => *count += error.count,
+            None => seen.push((&error.visible, error.count)),
+        }
+    }
+    seen.sort_by(|left, right| right.1.cmp(&left.1));
+    seen
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -317,18 +317,14 @@ fn service_row(screen: &mut Screen, result: &RunResult, service: &ServiceResult,
         screen.raw(&format!("{numbers}  {spark}"));
     }
     // Only the two most frequent: the page has them all.
-    for error in service.errors.iter().take(2) {
+    let seen = story::seen(service);
+    for (visible, times) in seen.iter().take(2) {
         let lead = if screen.style.unicode { "    └ users saw " } else { "    users saw " };
-        let times =
-            if service.errors.len() > 1 { format!(" ({} times)", count(error.count)) } else { String::new() };
-        screen.wrapped(lead, Ink::Dim, &format!("{}{times}", error.visible));
+        let times = if seen.len() > 1 { format!(" ({} times)", count(*times)) } else { String::new() };
+        screen.wrapped(lead, Ink::Dim, &format!("{visible}{times}"));
     }
-    if service.errors.len() > 2 {
-        screen.wrapped(
-            "      ",
-            Ink::Dim,
-            &format!("and {}", counted(service.errors.len() as u64 - 2, "other error")),
-        );
+    if seen.len() > 2 {
+        screen.wrapped("      ", Ink::Dim, &format!("and {}", counted(seen.len() as u64 - 2, "other error")));
     }
 }
 

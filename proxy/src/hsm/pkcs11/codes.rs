@@ -1,8 +1,9 @@
 //! What every PKCS#11 return value means to the proxy: one function, [`judge`], and nothing else decides.
 //!
-//! Place on the map: `session` asks it after every failed call. The policy: a code that says the caller is wrong
-//! leaves the session alone; a code that says a session, login or handle is stale costs that session; a code that
-//! says the token or library went away costs every session, since new sessions may be given the old numbers.
+//! Place on the map: `session` asks it after every failed call. The policy: a code that says the caller is
+//! wrong leaves the session alone; a code that says a session, login or handle is stale costs that session; a
+//! code that says the token or library went away costs every session, since new sessions may be given the old
+//! numbers.
 
 use crate::hsm::HsmErrorKind;
 use cryptoki::error::RvError;
@@ -173,8 +174,8 @@ mod tests {
         }
     }
 
-    /// The codes that mean anything but "this call failed", by the numbers in the standard's header. Every other
-    /// number up to 0x400 must be `Failed`, so that no code is forgotten here.
+    /// The codes that mean anything but "this call failed", by the numbers in the standard's header. Every
+    /// other number up to 0x400 must be `Failed`, so that no code is forgotten here.
     #[test]
     fn every_code_has_its_verdict() {
         use After::{Keep, ReplaceAll, ReplaceSession};
@@ -189,7 +190,8 @@ mod tests {
             (Kind::DeviceGone, ReplaceAll, &[0x03, 0x32, 0xe0]),
             (Kind::DeviceGone, ReplaceSession, &[0x30, 0xe1, 0x1b6]),
         ];
-        // Named codes that fail the call and leave the session as it was; all numbers without a name replace it.
+        // Named codes that fail the call and leave the session as it was; all numbers without a name replace
+        // it.
         let harmless: &[u64] = &[
             0x07, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x1b, 0x20, 0x51, 0x54, 0x64, 0x66, 0x67, 0x69,
             0x6a, 0x70, 0x71, 0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xc0, 0xc1, 0xd0,

@@ -1,7 +1,7 @@
 //! The same operations without threads, queue or deadline: each call blocks the caller.
 //!
-//! Place on the map: beside the pool, over the same session code. The simulation uses it: it calls a real module
-//! between two instants of virtual time and models the latency itself.
+//! Place on the map: beside the pool, over the same session code. The simulation uses it: it calls a real
+//! module between two instants of virtual time and models the latency itself.
 
 use super::keeper::Keeper;
 use super::module::Module;
@@ -12,8 +12,8 @@ use crate::key::KeyName;
 use crate::secret::Plaintext;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// One session, used on the caller's own thread; callers on several threads take turns. `sessions_max`, `queue_max`
-/// and `set_aside_max` do not apply.
+/// One session, used on the caller's own thread; callers on several threads take turns. `sessions_max`,
+/// `queue_max` and `set_aside_max` do not apply.
 pub struct Pkcs11Inline {
     keeper: Mutex<Keeper<Opener>>,
     health_key: Option<KeyName>,

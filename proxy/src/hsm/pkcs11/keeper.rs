@@ -1,7 +1,7 @@
 //! One session, and another in its place when it is lost.
 //!
-//! Place on the map: between `session` (real calls) and those who use it: each thread of `pool`, and `inline`. The
-//! two traits let the pool be tested with a scripted device.
+//! Place on the map: between `session` (real calls) and those who use it: each thread of `pool`, and
+//! `inline`. The two traits let the pool be tested with a scripted device.
 
 use crate::hsm::{HsmError, HsmErrorKind};
 use std::sync::Arc;
@@ -34,7 +34,8 @@ impl<O: Open> Keeper<O> {
         self.device.as_ref().is_some_and(|device| !device.is_lost())
     }
 
-    /// The device, opened if need be. A lost one is given up first, so that its session is free for the new one.
+    /// The device, opened if need be. A lost one is given up first, so that its session is free for the new
+    /// one.
     pub(super) fn device(&mut self) -> Result<&mut O::Device, HsmError> {
         if !self.is_ready() {
             self.device = None;
@@ -45,10 +46,15 @@ impl<O: Open> Keeper<O> {
         }
     }
 
+    /// Closes the device, whatever its state; the next use opens another.
+    pub(super) fn give_up(&mut self) {
+        self.device = None;
+    }
+
     /// Runs `call`; once more, on a new session, when the first was lost and `may_repeat` allows.
     ///
-    /// Repeating is safe: a repeated encrypt makes its own new IV and nobody has seen the first result, and a decrypt
-    /// changes nothing.
+    /// Repeating is safe: a repeated encrypt makes its own new IV and nobody has seen the first result, and a
+    /// decrypt changes nothing.
     pub(super) fn run<T>(
         &mut self,
         call: impl Fn(&mut O::Device) -> Result<T, HsmError>,

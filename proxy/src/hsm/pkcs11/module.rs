@@ -1,8 +1,8 @@
 //! The loaded library: shared by all sessions, initialised again when it has to be.
 //!
-//! Place on the map: below `session`. PKCS#11 keeps one state per process and library, so everything that ends that
-//! state (removal of the token, `C_Finalize`) is counted here, and a session from before is not used again: its
-//! handle, or a key's, may by then name something else.
+//! Place on the map: below `session`. PKCS#11 keeps one state per process and library, so everything that
+//! ends that state (removal of the token, `C_Finalize`) is counted here, and a session from before is not
+//! used again: its handle, or a key's, may by then name something else.
 
 use super::settings::OpenError;
 use super::turn::Turns;
@@ -16,11 +16,12 @@ use std::time::Duration;
 /// How long an opening, closing or searching call may keep the others waiting before they go ahead of it.
 const TURN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// So many failed openings in a row, with no session left, before the library is finalised and initialised again.
+/// So many failed openings in a row, with no session left, before the library is finalised and initialised
+/// again.
 const FAILURES_BEFORE_RESET: u32 = 3;
 
-/// A PKCS#11 library in this process. Load each library once and share it among the [`Pkcs11Hsm`]s of its tokens:
-/// only then does one of them not reset the library under the other.
+/// A PKCS#11 library in this process. Load each library once and share it among the [`Pkcs11Hsm`]s of its
+/// tokens: only then does one of them not reset the library under the other.
 ///
 /// [`Pkcs11Hsm`]: super::Pkcs11Hsm
 pub struct Module {
@@ -51,7 +52,8 @@ impl Module {
     /// Loads and initialises the library at `path`; a bare file name is searched as the system does.
     ///
     /// # Errors
-    /// When there is no such file, the system cannot load it, it is no PKCS#11 module, or `C_Initialize` fails.
+    /// When there is no such file, the system cannot load it, it is no PKCS#11 module, or `C_Initialize`
+    /// fails.
     pub fn load(path: &Path) -> Result<Arc<Self>, OpenError> {
         if path.components().count() > 1 && !path.exists() {
             return Err(OpenError::ModuleAbsent(path.to_owned()));
@@ -64,8 +66,8 @@ impl Module {
             other => OpenError::call(&other),
         })?;
         let ours = initialise(&pkcs11)?;
-        // The library stays loaded until the process ends: a thread may still be inside it, in a call that never
-        // returned, when all else is gone.
+        // The library stays loaded until the process ends: a thread may still be inside it, in a call that
+        // never returned, when all else is gone.
         std::mem::forget(pkcs11.clone());
         Ok(Arc::new(Self {
             pkcs11,
@@ -101,8 +103,8 @@ impl Module {
         life.failures = 0;
     }
 
-    /// Whether a session of `epoch` is still the library's, and so is to be closed: it is not when the library was
-    /// initialised since, for then its number may be another session's.
+    /// Whether a session of `epoch` is still the library's, and so is to be closed: it is not when the
+    /// library was initialised since, for then its number may be another session's.
     pub(super) fn session_ended(&self, epoch: Epoch) -> bool {
         let still = epoch.initialisation == self.epoch().initialisation;
         if still {
@@ -128,8 +130,8 @@ impl Module {
         if !uninitialised && !finalise {
             return false;
         }
-        // Nobody may be inside: finalising under a running call is undefined (PKCS#11 v3.2, 5.4.2). If somebody is,
-        // or hangs there, the next failure tries again.
+        // Nobody may be inside: finalising under a running call is undefined (PKCS#11 v3.2, 5.4.2). If
+        // somebody is, or hangs there, the next failure tries again.
         let _alone = match self.inside.try_write() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),

@@ -1,6 +1,7 @@
 //! One logged-in session: finding keys, AES-GCM, and learning from every return value whether it may go on.
 //!
-//! Place on the map: above `module`, below `keeper`. All PKCS#11 calls of a request are made here, by one thread.
+//! Place on the map: above `module`, below `keeper`. All PKCS#11 calls of a request are made here, by one
+//! thread.
 
 use super::codes::{After, judge};
 use super::keeper::{Device, Open};
@@ -23,7 +24,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 const TAG_BYTES: usize = 16;
 const TAG_BITS: u64 = 128;
 
-/// Key handles kept per session. More distinct keys than this are looked up again, which costs time, not correctness.
+/// Key handles kept per session. More distinct keys than this are looked up again, which costs time, not
+/// correctness.
 const CACHED_KEYS_MAX: usize = 1024;
 
 /// Opens logged-in sessions with one token.
@@ -81,8 +83,9 @@ impl Opener {
     }
 
     fn try_session(&self) -> Result<(Session, Epoch), OpenError> {
-        let epoch = self.module.epoch();
         let (pkcs11, _inside) = self.module.enter();
+        // Inside, where nobody initialises the library anew: a session that counted as from before would never be closed.
+        let epoch = self.module.epoch();
         let slot = self.slot(pkcs11, epoch)?;
         let forget = |error: OpenError| {
             *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -233,8 +236,7 @@ impl TokenSession {
         aad: &Aad,
         plaintext: &Plaintext,
     ) -> Result<Sealed, HsmError> {
-        let key = self.key(name)?;
-        usable(name, &key.facts, key.facts.encrypt, "encrypt")?;
+        let key = self.key_that(name, |facts| usable(name, facts, facts.encrypt, "encrypt"))?;
         self.seal(key.handle, aad.as_bytes(), plaintext.expose())
     }
 
@@ -244,21 +246,26 @@ impl TokenSession {
         aad: &Aad,
         sealed: &Sealed,
     ) -> Result<Plaintext, HsmError> {
-        let key = self.key(name)?;
-        usable(name, &key.facts, key.facts.decrypt, "decrypt")?;
+        let key = self.key_that(name, |facts| usable(name, facts, facts.decrypt, "decrypt"))?;
         let error = match self.open(key.handle, aad.as_bytes(), sealed) {
             Ok(plaintext) => return Ok(plaintext),
             Err(error) => error,
         };
         // SoftHSM and others answer a wrong tag with a code that says nothing (CKR_GENERAL_ERROR). Then the device has
-        // to show that it works; if it does, the ciphertext is at fault, and the session is not.
-        if let Error::Pkcs11(rv, Function::Decrypt) = &error
-            && matches!(rv, RvError::GeneralError | RvError::FunctionFailed)
-            && self.shows_that_it_works(&key)
-        {
+        // to show that it works, and to say the same once more: a fault that passes must not make a right ciphertext
+        // look wrong, for KMS takes that answer as final. If it does, the ciphertext is at fault, and the session is not.
+        let Some(rv) = says_nothing(&error) else { return Err(self.failed(&error)) };
+        if !self.shows_that_it_works(&key) {
+            return Err(self.failed(&error));
+        }
+        let error = match self.open(key.handle, aad.as_bytes(), sealed) {
+            Ok(plaintext) => return Ok(plaintext),
+            Err(error) => error,
+        };
+        if says_nothing(&error).is_some() {
             return Err(HsmError {
                 kind: HsmErrorKind::CiphertextRejected,
-                ck_rv: Some(judge(*rv).ck_rv),
+                ck_rv: Some(judge(rv).ck_rv),
                 detail: format!(
                     "C_Decrypt with key {name}: {rv:?}, and the device works: the ciphertext is wrong"
                 ),
@@ -289,6 +296,20 @@ impl TokenSession {
         }
         self.lost = true;
         Err(HsmError::new(HsmErrorKind::SessionLost, "the session is no longer logged in"))
+    }
+
+    /// The key, if its facts are fit. A refusal is never given from memory: the key may be allowed more by now.
+    fn key_that(
+        &mut self,
+        name: &KeyName,
+        fit: impl Fn(&KeyFacts) -> Result<(), HsmError>,
+    ) -> Result<Key, HsmError> {
+        let mut key = self.key(name)?;
+        if fit(&key.facts).is_err() {
+            self.keys.remove(name);
+            key = self.key(name)?;
+        }
+        fit(&key.facts).map(|()| key)
     }
 
     fn key(&mut self, name: &KeyName) -> Result<Key, HsmError> {
@@ -328,8 +349,8 @@ impl TokenSession {
                 }
             }
         }
-        // Without a login private keys are invisible, and a healthy key would be reported missing. All logins take turns
-        // with this search, so the login that is seen here was there during the search.
+        // Without a login private keys are invisible, and a healthy key would be reported missing. All logins
+        // take turns with this search, so the login that is seen here was there during the search.
         self.check_login()?;
         Err(HsmError::new(HsmErrorKind::KeyNotFound, format!("no key with {name} that this user can see")))
     }
@@ -412,8 +433,8 @@ impl TokenSession {
         })
     }
 
-    /// The same key decrypts what it has just encrypted; a key that may not encrypt leaves only the random generator
-    /// to show that the device answers.
+    /// The same key decrypts what it has just encrypted; a key that may not encrypt leaves only the random
+    /// generator to show that the device answers.
     fn shows_that_it_works(&mut self, key: &Key) -> bool {
         let aad = [0; 3];
         if !key.facts.encrypt {
@@ -452,6 +473,14 @@ impl TokenSession {
             }
         }
         HsmError { kind: verdict.kind, ck_rv: Some(verdict.ck_rv), detail: format!("C_{function:?}: {rv:?}") }
+    }
+}
+
+/// The code with which `C_Decrypt` may mean a wrong tag or anything else.
+fn says_nothing(error: &Error) -> Option<RvError> {
+    match error {
+        Error::Pkcs11(rv @ (RvError::GeneralError | RvError::FunctionFailed), Function::Decrypt) => Some(*rv),
+        _ => None,
     }
 }
 

@@ -19,19 +19,21 @@ pub struct Pkcs11Settings {
     pub token: TokenChoice,
     /// The user PIN (`CKU_USER`). Tried once; a PIN that was refused is never tried again.
     pub pin: Secret,
-    /// Sessions, each with its own thread: so many requests are inside the HSM at once. 1 to 1024, default 16.
+    /// Sessions, each with its own thread: so many requests are inside the HSM at once. 1 to 1024, default
+    /// 16.
     pub sessions_max: usize,
     /// Requests that may wait for a session; one more is answered `Busy` at once. 1 to 65,536, default 64.
     pub queue_max: usize,
-    /// Threads that may be left behind in a call that does not return, each replaced by a new thread with a new
-    /// session: the token must bear `sessions_max + set_aside_max` sessions. 0 to 1024, default `sessions_max`.
+    /// Threads that may be left behind in a call that does not return, each replaced by a new thread with a
+    /// new session: the token must bear `sessions_max + set_aside_max` sessions. 0 to 1024, default
+    /// 16.
     pub set_aside_max: usize,
     /// How long after its deadline a call is taken for hung, and its thread set aside. Default 100 ms.
     pub set_aside_after: Duration,
     /// Who makes the IVs of encrypt.
     pub iv_source: IvSource,
-    /// An AES-256 key of our own, not a customer's, that [`health`](crate::hsm::Hsm::health) encrypts and decrypts
-    /// with (XKS-HLT-2). Without it health looks at the session and the token only.
+    /// An AES-256 key of our own, not a customer's, that [`health`](crate::hsm::Hsm::health) encrypts and
+    /// decrypts with (XKS-HLT-2). Without it health looks at the session and the token only.
     pub health_key: Option<KeyName>,
 }
 
@@ -49,8 +51,8 @@ pub enum TokenChoice {
 /// Who makes the IVs of encrypt. Never the proxy itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IvSource {
-    /// The token's random generator (`C_GenerateRandom`), 12 bytes for each encryption. If the token writes another
-    /// IV back, that one counts.
+    /// The token's random generator (`C_GenerateRandom`), 12 bytes for each encryption. If the token writes
+    /// another IV back, that one counts.
     #[default]
     Random,
     /// The token's encryption itself: it is given 12 zero bytes and must write the IV it used back over them

@@ -1,8 +1,9 @@
 //! One at a time, but not for ever: the lock around opening, closing and searching.
 //!
-//! Place on the map: part of `module`. Some libraries race there (SoftHSM 2.6.1 in `C_Login`, softhsm/SoftHSMv2#509),
-//! so those calls take turns. An ordinary mutex would let one call that never returns stop all others for ever;
-//! here whoever has waited for the patience goes ahead, and the stuck one no longer counts.
+//! Place on the map: part of `module`. Some libraries race there (SoftHSM 2.6.1 in `C_Login`,
+//! softhsm/SoftHSMv2#509), so those calls take turns. An ordinary mutex would let one call that never returns
+//! stop all others for ever; here whoever has waited for the patience goes ahead, and the stuck one no longer
+//! counts.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,0 +1,514 @@
+//! The daemon itself, as a process over a real SoftHSM2: what it serves, how it ends, and what it says when it cannot
+//! start.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail loudly; these tests stand outside of the daemon, with sockets of their own"
+)]
+
+#[expect(dead_code, reason = "the tests of the PKCS#11 implementation use the rest")]
+#[path = "common/softhsm.rs"]
+mod softhsm;
+mod support;
+
+use http::Request;
+use http_body_util::Full;
+use serde_json::{Value, json};
+use softhsm::{PIN, SoftHsm, TOKEN};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
+use support::{CREDENTIAL, OTHER_CREDENTIAL, encrypt, metadata, uri};
+use tempfile::TempDir;
+use xks_proxy::env::{Env, SystemEnv};
+
+/// A directory with a configuration that works, the files it names, and a copy of the tokens: SoftHSM2's files do not
+/// bear that one process notes a wrong PIN in them while another reads.
+struct Setup {
+    directory: TempDir,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let this = Self { directory: tempfile::tempdir().unwrap() };
+        copy(&SoftHsm::get().directory.join("tokens"), &this.path("tokens"));
+        this.write("softhsm2.conf", &format!("directories.tokendir = {}\n", this.path("tokens").display()));
+        this.write("pin", &format!("{PIN}\n"));
+        this.write("secret", &format!("{}\n", CREDENTIAL.1));
+        this.configure(&this.config());
+        this
+    }
+
+    /// Line 2 is `listen`, line 6 the module, 7 the token, 8 the PIN, 15 the secret.
+    fn config(&self) -> String {
+        format!(
+            r#"[server]
+listen = "127.0.0.1:0"
+
+[[hsm]]
+name = "softhsm"
+module = "{module}"
+token_label = "{TOKEN}"
+pin_file = "pin"
+sessions_max = 2
+[[key_store]]
+name = "main"
+uri_prefix = "example/uri/path/prefix"
+hsm = "softhsm"
+credential = [
+    {{ access_key_id = "{id}", secret_file = "secret" }},
+]
+"#,
+            module = SoftHsm::get().module.display(),
+            id = CREDENTIAL.0,
+        )
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn configure(&self, text: &str) {
+        self.write("xks.toml", text);
+    }
+
+    /// Replaces one piece of the working configuration.
+    #[track_caller]
+    fn change(&self, piece: &str, instead: &str) {
+        let config = self.config();
+        assert!(config.contains(piece), "{piece}");
+        self.configure(&config.replace(piece, instead));
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xks-proxy"));
+        command.arg(subcommand).arg("--config").arg(self.path("xks.toml")).stdin(Stdio::null());
+        command.env("SOFTHSM2_CONF", self.path("softhsm2.conf"));
+        command
+    }
+
+    fn run(&self, subcommand: &str) -> Output {
+        self.command(subcommand).output().unwrap()
+    }
+
+    /// `serve` and `check` both end at once with exit code 2 and this line about the configuration.
+    #[track_caller]
+    fn is_refused(&self, line: &str) {
+        let expected = format!("xks-proxy: {}{line}\n", self.path("xks.toml").display());
+        for subcommand in ["serve", "check"] {
+            let output = self.run(subcommand);
+            assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+            assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), b"".as_slice()));
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else {
+        fs::copy(from, to).unwrap();
+    }
+}
+
+/// A running daemon; killed when a test fails.
+struct Daemon {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    address: SocketAddr,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Daemon {
+    fn start(setup: &Setup) -> Self {
+        let mut child = setup.command("serve").stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut this = Self { child, lines, address: ([0, 0, 0, 0], 0).into() };
+        let listening = this.wait_for("listening");
+        this.address = listening["address"].as_str().unwrap().parse().unwrap();
+        this
+    }
+
+    /// The next line of the log.
+    fn line(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        let length = self.lines.read_line(&mut line).unwrap();
+        (length > 0).then(|| serde_json::from_str(&line).unwrap())
+    }
+
+    /// Reads the log up to the line whose message starts so.
+    fn wait_for(&mut self, message: &str) -> Value {
+        while let Some(line) = self.line() {
+            if line["message"].as_str().is_some_and(|text| text.starts_with(message)) {
+                return line;
+            }
+        }
+        panic!("the log ends without {message:?}");
+    }
+
+    /// SIGHUP, and what the daemon says to it.
+    fn reload(&mut self) -> String {
+        self.signal("HUP");
+        while let Some(line) = self.line() {
+            if let Some(message) = line["message"].as_str() {
+                return message.to_owned();
+            }
+        }
+        panic!("the log ends after SIGHUP");
+    }
+
+    /// The next audit event.
+    fn event(&mut self) -> Value {
+        while let Some(line) = self.line() {
+            if line.get("request_id").is_some() {
+                return line;
+            }
+        }
+        panic!("the log ends without an audit event");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Waits for the end; gives back the exit code.
+    fn end(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).unwrap()
+    }
+
+    fn ask(&self, operation: &str, body: &Value, credential: (&str, &str)) -> (u16, Value) {
+        ask(self.connect(), operation, body, credential)
+    }
+}
+
+fn signed_now(operation: &str, body: &Value, credential: (&str, &str)) -> Request<Full<bytes::Bytes>> {
+    support::signed_at(&uri(operation), body.to_string(), credential, SystemEnv.now())
+}
+
+/// The head of the request as HTTP/1.1 writes it.
+fn head(request: &Request<Full<bytes::Bytes>>, length: usize) -> String {
+    let mut head =
+        format!("POST {} HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n", request.uri());
+    for (name, value) in request.headers() {
+        head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+    }
+    head + "\r\n"
+}
+
+/// Reads to the end of the connection.
+fn reply(mut stream: impl Read) -> (u16, Value) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+fn ask(
+    mut stream: impl Read + Write,
+    operation: &str,
+    body: &Value,
+    credential: (&str, &str),
+) -> (u16, Value) {
+    let request = signed_now(operation, body, credential);
+    let body = body.to_string();
+    stream.write_all((head(&request, body.len()) + &body).as_bytes()).unwrap();
+    reply(stream)
+}
+
+#[test]
+fn it_serves_logs_one_event_per_request_and_ends_with_0_on_sigterm() {
+    let setup = Setup::new();
+    let mut daemon = Daemon::start(&setup);
+
+    let (status, health) = daemon.ask("health", &json!({ "requestMetadata": metadata() }), CREDENTIAL);
+    assert_eq!((status, &health["ekmFleetDetails"][0]["healthStatus"]), (200, &json!("ACTIVE")), "{health}");
+    assert_eq!(daemon.event()["operation"], "GetHealthStatus");
+
+    let (status, sealed) = daemon.ask("keys/foo/encrypt", &encrypt("aGVsbG8="), CREDENTIAL);
+    assert_eq!(status, 200, "{sealed}");
+    let event = daemon.event();
+    assert_eq!(
+        (&event["key_id"], &event["key_store"], &event["status"]),
+        (&json!("foo"), &json!("main"), &json!(200))
+    );
+
+    let mut sealed = sealed;
+    sealed["requestMetadata"] = metadata();
+    sealed["encryptionAlgorithm"] = json!("AES_GCM");
+    let (status, opened) = daemon.ask("keys/foo/decrypt", &sealed, CREDENTIAL);
+    assert_eq!((status, &opened["plaintext"]), (200, &json!("aGVsbG8=")), "{opened}");
+
+    let (status, refused) = daemon.ask("keys/foo/encrypt", &encrypt("aGVsbG8="), OTHER_CREDENTIAL);
+    assert_eq!((status, &refused["errorName"]), (401, &json!("AuthenticationFailedException")));
+
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait_for("draining")["signal"], "SIGTERM");
+    daemon.wait_for("stopped");
+    assert_eq!(daemon.end(), Some(0));
+}
+
+#[test]
+fn a_request_that_has_begun_is_answered_before_it_ends() {
+    let setup = Setup::new();
+    setup.change("[[hsm]]", "[limits]\ndeadline_ms = 60000\ndrain_timeout_ms = 60000\n[[hsm]]");
+    let mut daemon = Daemon::start(&setup);
+    daemon.ask("health", &json!({ "requestMetadata": metadata() }), CREDENTIAL);
+
+    let body = json!({ "requestMetadata": metadata() });
+    let request = signed_now("health", &body, CREDENTIAL);
+    let body = body.to_string();
+    let mut stream = daemon.connect();
+    // `Expect` makes the daemon say when the request has begun.
+    let head = head(&request, body.len()).replacen("\r\n", "\r\nexpect: 100-continue\r\n", 1);
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut go_on).unwrap();
+    daemon.signal("INT");
+    assert_eq!(daemon.wait_for("draining")["signal"], "SIGINT");
+    stream.write_all(body.as_bytes()).unwrap();
+    assert_eq!(reply(stream).0, 200);
+    daemon.wait_for("stopped");
+    assert_eq!(daemon.end(), Some(0));
+}
+
+#[test]
+fn sighup_takes_over_credentials_and_refuses_what_is_broken() {
+    let setup = Setup::new();
+    let mut daemon = Daemon::start(&setup);
+    let health = json!({ "requestMetadata": metadata() });
+    assert_eq!(daemon.ask("health", &health, OTHER_CREDENTIAL).0, 401);
+
+    setup.write("second", OTHER_CREDENTIAL.1);
+    let second = format!(
+        "credential = [\n{{ access_key_id = \"{}\", secret_file = \"second\" }},",
+        OTHER_CREDENTIAL.0
+    );
+    setup.change("credential = [", &second);
+    assert_eq!(daemon.reload(), "reloaded");
+    assert_eq!(daemon.ask("health", &health, OTHER_CREDENTIAL).0, 200);
+
+    setup.change("credential = [", "credentials = [");
+    let told = daemon.reload();
+    let file = setup.path("xks.toml");
+    let unknown = "unknown key `credentials`: did you mean `credential`?";
+    assert_eq!(told, format!("not reloaded, the old configuration stays: {}:14: {unknown}", file.display()));
+    setup.change("sessions_max = 2", "sessions_max = 3");
+    let told = daemon.reload();
+    let restart = "[[hsm]] has changed, which a reload cannot take over: restart, or undo that change";
+    assert_eq!(told, format!("not reloaded, the old configuration stays: {}: {restart}", file.display()));
+    assert_eq!(daemon.ask("health", &health, OTHER_CREDENTIAL).0, 200);
+}
+
+#[test]
+fn it_serves_tls_with_the_configured_certificate() {
+    let setup = Setup::new();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    setup.write("certificate.pem", &made.cert.pem());
+    setup.write("key.pem", &made.signing_key.serialize_pem());
+    setup.change(
+        "[[hsm]]",
+        "[server.tls]\ncertificate_file = \"certificate.pem\"\nkey_file = \"key.pem\"\n[[hsm]]",
+    );
+    let daemon = Daemon::start(&setup);
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let session = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let stream = rustls::StreamOwned::new(session, daemon.connect());
+    assert_eq!(ask(stream, "health", &json!({ "requestMetadata": metadata() }), CREDENTIAL).0, 200);
+}
+
+#[test]
+fn check_says_what_it_found_and_ends_with_0() {
+    let setup = Setup::new();
+    let key = "[[key_store.key]]\nid = \"orders\"\ncurrent_version = 1\nversions = [{ version = 1, label = \"foo\" }]\n";
+    setup.configure(&(setup.config() + key));
+    let output = setup.run("check");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    let found = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = found.lines().collect();
+    assert_eq!(lines[1], "listen      127.0.0.1:0, plain HTTP");
+    assert!(lines[2].starts_with("hsm         softhsm: logged in; SoftHSM v2 "), "{found}");
+    assert_eq!(
+        lines[3],
+        "key store   main: /example/uri/path/prefix/kms/xks/v1 on hsm softhsm; credentials: 1, keys named: 1, rules: \
+         none, every signed request is allowed"
+    );
+    assert_eq!(lines[4..], ["Nothing wrong found."]);
+}
+
+#[test]
+fn check_warns_of_secrets_that_everybody_can_read() {
+    let setup = Setup::new();
+    fs::set_permissions(setup.path("pin"), fs::Permissions::from_mode(0o644)).unwrap();
+    let output = setup.run("check");
+    let found = String::from_utf8(output.stdout).unwrap();
+    let warning = format!(
+        "warning     {}:8: every user of this machine can read the PIN in {}: chmod 600 it\n",
+        setup.path("xks.toml").display(),
+        setup.path("pin").display()
+    );
+    assert!(
+        found.ends_with(&format!("{warning}Nothing wrong found, 1 warning.\n")),
+        "{found} {:?}",
+        output.status
+    );
+}
+
+#[test]
+fn check_misses_keys_that_the_hsm_does_not_have_or_that_are_too_short() {
+    let setup = Setup::new();
+    for (label, line) in [
+        (
+            "nowhere",
+            "key orders, version 1, label \"nowhere\": KeyNotFound: no key with label \"nowhere\" that this user can see: make the key in the \
+             HSM, or correct its name",
+        ),
+        (
+            "short_key",
+            "key orders, version 1, label \"short_key\" is AES with 128 bits: an external key must be AES with 256 bits",
+        ),
+    ] {
+        let key = format!(
+            "[[key_store.key]]\nid = \"orders\"\ncurrent_version = 1\nversions = [{{ version = 1, label = \"{label}\" }}]\n"
+        );
+        setup.configure(&(setup.config() + &key));
+        let output = setup.run("check");
+        let expected = format!("xks-proxy: {}:18: {line}\n", setup.path("xks.toml").display());
+        assert_eq!(
+            (output.status.code(), String::from_utf8_lossy(&output.stderr)),
+            (Some(2), expected.into())
+        );
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_one() {
+    let setup = Setup::new();
+    setup.change("listen =", "lisen =");
+    setup.is_refused(":2: unknown key `lisen`: did you mean `listen`?");
+}
+
+#[test]
+fn an_absent_module_is_refused() {
+    let setup = Setup::new();
+    setup.change(&SoftHsm::get().module.display().to_string(), "/no/such/module.so");
+    setup.is_refused(
+        ":6: hsm \"softhsm\": no PKCS#11 module at /no/such/module.so: install the HSM's client software or correct the \
+         path",
+    );
+}
+
+#[test]
+fn an_absent_token_is_refused_with_those_there_are() {
+    let setup = Setup::new();
+    setup.change("token_label = \"xks\"", "token_label = \"elsewhere\"");
+    let output = setup.run("check");
+    let told = String::from_utf8(output.stderr).unwrap();
+    let start = format!(
+        "xks-proxy: {}:7: hsm \"softhsm\": no token with label \"elsewhere\"; there are: label ",
+        setup.path("xks.toml").display()
+    );
+    assert!(
+        told.starts_with(&start) && told.contains("label \"xks\" serial ") && told.lines().count() == 1,
+        "{told}"
+    );
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), b"".as_slice()));
+}
+
+#[test]
+fn a_wrong_pin_is_refused() {
+    let setup = Setup::new();
+    setup.write("pin", "4711\n");
+    setup.is_refused(
+        ":8: hsm \"softhsm\": the token with label \"xks\" refuses the PIN: correct it and start again. It is not tried a \
+         second time, because a few wrong PINs lock the token",
+    );
+}
+
+#[test]
+fn files_that_are_missing_or_empty_are_refused() {
+    let setup = Setup::new();
+    setup.change("pin_file = \"pin\"", "pin_file = \"absent\"");
+    setup.is_refused(&format!(
+        ":8: cannot read the PIN file {} (No such file or directory (os error 2)): create it, or correct the path and \
+         its permissions",
+        setup.path("absent").display()
+    ));
+    setup.change("pin_file = \"pin\"", "pin_env = \"XKS_NO_SUCH_VARIABLE\"");
+    setup.is_refused(
+        ":8: the environment variable XKS_NO_SUCH_VARIABLE is not set (or not UTF-8): put the PIN into it",
+    );
+    setup.configure(&setup.config());
+    setup.write("pin", "\n");
+    setup.is_refused(&format!(":8: {} is empty: write the PIN there", setup.path("pin").display()));
+    setup.change("[[hsm]]", "[server.tls]\ncertificate_file = \"absent\"\nkey_file = \"pin\"\n[[hsm]]");
+    setup.is_refused(&format!(
+        ":5: cannot read the certificate file {} (No such file or directory (os error 2)): create it, or correct the \
+         path and its permissions",
+        setup.path("absent").display()
+    ));
+}
+
+#[test]
+fn a_secret_of_the_wrong_shape_is_refused_and_not_repeated() {
+    let setup = Setup::new();
+    let secret = "hunter2hunter2hunter2";
+    setup.write("secret", secret);
+    let told = String::from_utf8(setup.run("serve").stderr).unwrap();
+    assert!(!told.contains("hunter2"), "{told}");
+    setup.is_refused(&format!(
+        ":15: a secret access key has 43 to 64 characters, the one of {} has 21: correct it",
+        CREDENTIAL.0
+    ));
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let setup = Setup::new();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap();
+    setup.change("127.0.0.1:0", &address.to_string());
+    let output = setup.run("serve");
+    let expected = format!(
+        "xks-proxy: {}:2: cannot listen on {address}: the port is in use: stop the process that has it, or change \
+         `listen`\n",
+        setup.path("xks.toml").display()
+    );
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(2), expected.into()));
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let output = Command::new(env!("CARGO_BIN_EXE_xks-proxy")).arg("serve").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
