@@ -1,5 +1,10 @@
 //! The published JSON Schema of scenario files says what the loader does: the same keys, ranges and defaults.
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests, outside of #[test] functions"
+)]
 
 use scenarios::catalogue::CATALOGUE;
 use scenarios::scenario::Scenario;
