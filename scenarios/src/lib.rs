@@ -33,6 +33,7 @@
 //! | [`kms`] | the model of AWS KMS |
 //! | [`services`] | its callers: S3, EBS, EC2, Lambda, DynamoDB, RDS |
 //! | [`fault`], [`scenario`], [`catalogue`] | what goes wrong, and the files that say so |
+//! | [`intruder`] | somebody without a credential |
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
@@ -50,6 +51,7 @@ pub mod clock;
 pub mod environment;
 pub mod explain;
 pub mod fault;
+pub mod intruder;
 pub mod invariants;
 pub mod kms;
 pub mod net;

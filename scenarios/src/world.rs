@@ -7,6 +7,7 @@ use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::environment::SimulatedEnv;
 use crate::fault::{Fault, FaultKind};
+use crate::intruder::{Target, intrude};
 use crate::invariants::{AuditWatch, X8, X9, check_hsm_limits};
 use crate::kms::client::Dial;
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
@@ -34,7 +35,7 @@ use xks_proxy::app::{App, KeyStore, Limits, Settings};
 use xks_proxy::env::UnixTime;
 use xks_proxy::events::Subscriber;
 use xks_proxy::hsm::Hsm;
-use xks_proxy::key::UriPrefix;
+use xks_proxy::key::{API_ROOT, UriPrefix};
 use xks_proxy::secret::Secret;
 use xks_proxy::sigv4::Credential;
 
@@ -167,6 +168,20 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let dial: Rc<dyn Dial> = balancer;
     let dial = options.dial_wrapper.as_ref().map_or_else(|| Rc::clone(&dial), |wrap| wrap(Rc::clone(&dial)));
 
+    let intruder = tokio::task::spawn_local(intrude(
+        clock.clone(),
+        Rc::clone(&dial),
+        tls.as_ref().map(|tls| tls.client.clone()),
+        Target {
+            host: ENDPOINT,
+            path: format!("{PREFIX}{API_ROOT}/keys/{KEY_ID}/encrypt"),
+            region: REGION,
+            access_key_id: ACCESS_KEY_ID,
+        },
+        Secret::new(SECRET.into()),
+        Rc::clone(&violations),
+        streams.stream("intruder", 0),
+    ));
     let kms = KmsModel::new(
         scenario.kms.clone(),
         RegisteredKeyStore {
@@ -264,6 +279,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let kept = keeper.await.map_err(|error| error.to_string())?;
     check_still_decryptable(&clock, &kms, kept, &violations).await;
     drop(health_poll);
+    intruder.abort();
     watch.report(&violations);
     for (index, (_, control)) in hsms.iter().enumerate() {
         let limits = (scenario.hsm.parallel_max, scenario.hsm.sessions_max);

@@ -60,6 +60,11 @@ to_s = 25
 kind = "hsm-down"
 from_s = 26
 to_s = 27
+
+[[fault]]
+kind = "kill-switch"
+from_s = 28
+to_s = 29
 "#;
 
 fn busy() -> Scenario {

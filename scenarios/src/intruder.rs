@@ -1,0 +1,101 @@
+//! Somebody who can reach the proxies but has no credential, so that X3 is put to the test in every run.
+//!
+//! Place on the map: started by [`world`](crate::world) beside KMS, on the same network. Its calls are in no figure and
+//! no event; it draws from a stream of its own. It sends what KMS would, but for the signature.
+
+use crate::clock::Clock;
+use crate::invariants::X3;
+use crate::kms::client::{ClientLimits, ClientTls, Dial, XksClient};
+use crate::kms::http1::write_post;
+use crate::kms::requests::{Ask, RequestMetadata};
+use crate::kms::sigv4::Signer;
+use crate::kms::violations::Violations;
+use rand_chacha::ChaCha20Rng;
+use std::rc::Rc;
+use std::time::Duration;
+use xks_proxy::env::UnixTime;
+use xks_proxy::secret::Secret;
+
+/// Between two attempts: seldom enough to cost a run nothing.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the intruder knows of the key store it attacks.
+pub struct Target {
+    /// The host header.
+    pub host: &'static str,
+    /// The URI of an encrypt call.
+    pub path: String,
+    /// The region in the scope of its signatures.
+    pub region: &'static str,
+    /// A valid access key id: ids are no secrets.
+    pub access_key_id: &'static str,
+}
+
+/// How a request lacks a valid signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forgery {
+    Unsigned,
+    WrongSecret,
+    ChangedBody,
+}
+
+const FORGERIES: [Forgery; 3] = [Forgery::Unsigned, Forgery::WrongSecret, Forgery::ChangedBody];
+
+/// Tries for ever. `secret` is the right one, of which it only ever uses the signature of another body.
+pub async fn intrude(
+    clock: Clock,
+    dial: Rc<dyn Dial>,
+    tls: Option<ClientTls>,
+    target: Target,
+    secret: Secret,
+    violations: Rc<Violations>,
+    mut random: ChaCha20Rng,
+) {
+    // Its connections are never kept, so that each attempt meets whichever proxy is next.
+    let limits = ClientLimits { hosts: 1, patience: PATIENCE, idle: Duration::ZERO, connect_retry: false };
+    let client = XksClient::new(dial, tls, limits);
+    let genuine = Signer::new(target.access_key_id, secret, target.region);
+    let wrong = Signer::new(
+        target.access_key_id,
+        Secret::new("NotTheSecretOfThisCredentialButAsLongAsOneIs".into()),
+        target.region,
+    );
+    for forgery in FORGERIES.into_iter().cycle() {
+        clock.sleep(INTERVAL).await;
+        let metadata = RequestMetadata {
+            kms_request_id: "intruder",
+            kms_operation: "Encrypt",
+            principal_arn: Some("arn:aws:iam::444455556666:user/MaryMajor"),
+            kms_key_arn: Some("arn:aws:kms:us-east-1:444455556666:key/0987dcba-09fe-87dc-65ba-ab0987654321"),
+            via_service: None,
+            source_vpc: false,
+        };
+        let body = |plaintext: &[u8], random: &mut ChaCha20Rng| {
+            Ask::Encrypt { plaintext, aad: b"", cdiv: true }.body(&metadata, random)
+        };
+        let sent = body(b"let me in", &mut random);
+        let now = UnixTime(crate::environment::RUN_BEGINS + clock.now());
+        let signed = [("content-type", "application/json"), ("host", target.host)];
+        let sign =
+            |signer: &Signer, body: &str| signer.sign("POST", &target.path, &signed, body.as_bytes(), now);
+        let signature = match forgery {
+            Forgery::Unsigned => None,
+            Forgery::WrongSecret => Some(sign(&wrong, &sent)),
+            Forgery::ChangedBody => Some(sign(&genuine, &body(b"an old request", &mut random))),
+        };
+        let mut headers = vec![("Host", target.host), ("Content-Type", "application/json")];
+        if let Some(signature) = &signature {
+            headers.push(("X-Amz-Date", &signature.date));
+            headers.push(("Authorization", &signature.authorization));
+        }
+        let request = write_post(&target.path, &headers, sent.as_bytes(), false);
+        // Without an answer (a fault is on) there is nothing to judge.
+        if let Ok(response) = client.call(0, &request).await.result {
+            let violation =
+                (response.status == 200).then(|| format!("a request was served though {forgery:?}"));
+            violations.check(X3, clock.now(), violation);
+        }
+    }
+}
