@@ -16,8 +16,10 @@ use std::time::Duration;
 use xks_proxy::env::UnixTime;
 use xks_proxy::secret::Secret;
 
-/// Between two attempts: seldom enough to cost a run nothing.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// Shortest time between two attempts. A long run has longer ones, for each costs a connection and a handshake.
+const INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// Attempts in a run, at the most.
+const ATTEMPTS_MAX: u32 = 100;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -31,6 +33,8 @@ pub struct Target {
     pub region: &'static str,
     /// A valid access key id: ids are no secrets.
     pub access_key_id: &'static str,
+    /// Length of the run, over which the attempts are spread.
+    pub duration: Duration,
 }
 
 /// How a request lacks a valid signature.
@@ -62,8 +66,9 @@ pub async fn intrude(
         Secret::new("NotTheSecretOfThisCredentialButAsLongAsOneIs".into()),
         target.region,
     );
+    let interval = (target.duration / ATTEMPTS_MAX).max(INTERVAL_MIN);
     for forgery in FORGERIES.into_iter().cycle() {
-        clock.sleep(INTERVAL).await;
+        clock.sleep(interval).await;
         let metadata = RequestMetadata {
             kms_request_id: "intruder",
             kms_operation: "Encrypt",

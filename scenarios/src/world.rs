@@ -177,6 +177,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             path: format!("{PREFIX}{API_ROOT}/keys/{KEY_ID}/encrypt"),
             region: REGION,
             access_key_id: ACCESS_KEY_ID,
+            duration: scenario.duration,
         },
         Secret::new(SECRET.into()),
         Rc::clone(&violations),
