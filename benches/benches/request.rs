@@ -1,9 +1,7 @@
 //! One whole Encrypt request of about 600 bytes through `http::handle`: everything the proxy does but TLS, HTTP framing
 //! and the HSM, whose place a copy of the plaintext takes.
 
-use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
+use benches::{ID, NOW, PATH, SECRET, signed_headers};
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Request;
@@ -14,7 +12,6 @@ use std::hint::black_box;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
 use tokio::time::Instant;
 use xks_proxy::app::{App, KeyStore, Settings};
 use xks_proxy::env::{Env, UnixTime};
@@ -24,12 +21,6 @@ use xks_proxy::http::handle;
 use xks_proxy::key::{KeyName, UriPrefix};
 use xks_proxy::secret::{Plaintext, Secret};
 use xks_proxy::sigv4::Credential;
-
-const ID: &str = "BETWEEN2AND7ABCDEFGHIJ";
-const SECRET: &str = "PR2Esecretsecretsecretsecretsecretsecret+/=";
-const PATH: &str = "/example/kms/xks/v1/keys/a-key-of-a-customer/encrypt";
-const HOST: &str = "xks-proxy.example.com";
-const NOW: Duration = Duration::from_secs(1_780_000_000);
 
 /// The request KMS makes of a data key: 96 bytes of plaintext, an encryption context hash as AAD.
 fn body(integrity_value: bool) -> String {
@@ -42,28 +33,9 @@ fn body(integrity_value: bool) -> String {
 }
 
 fn signed(body: &str) -> Result<Request<Full<Bytes>>, Box<dyn Error>> {
-    let identity = Credentials::from_keys(ID, SECRET, None).into();
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region("eu-west-1")
-        .name("kms-xks-proxy")
-        .time(UNIX_EPOCH + NOW)
-        .settings(SigningSettings::default())
-        .build()?
-        .into();
-    let unsigned = [("content-type", "application/json"), ("host", HOST)];
-    let signable = SignableRequest::new(
-        "POST",
-        format!("https://{HOST}{PATH}"),
-        unsigned.into_iter(),
-        SignableBody::Bytes(body.as_bytes()),
-    )?;
-    let (instructions, _) = sign(signable, &params)?.into_parts();
-    let mut request = Request::post(PATH);
-    for (name, value) in unsigned.into_iter().chain(instructions.headers()) {
-        request = request.header(name, value);
-    }
-    Ok(request.body(Full::new(Bytes::copy_from_slice(body.as_bytes())))?)
+    let mut request = Request::post(PATH).body(Full::new(Bytes::copy_from_slice(body.as_bytes())))?;
+    *request.headers_mut() = signed_headers(body.as_bytes())?;
+    Ok(request)
 }
 
 /// Takes no time and protects nothing: the ciphertext is the plaintext.
