@@ -297,10 +297,25 @@ impl Place<'_> {
 
     /// `otherwise` is the place of an error that does not know its own.
     fn toml_error(&self, error: &toml::de::Error, otherwise: usize) -> ScenarioError {
-        let message = error.message().trim().replace('\n', "; ");
+        let message = in_plain_words(&error.message().trim().replace('\n', "; "));
         let hint = nearest_in(&message).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         self.at(error.span().map_or(otherwise, |span| span.start), format!("{message}{hint}"))
     }
+}
+
+/// serde names the types of Rust at the end of its messages; a scenario's author need not know them.
+fn in_plain_words(message: &str) -> String {
+    let types = [
+        ("expected f64", "expected a number"),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected usize", "expected a whole number, 0 or more"),
+        ("expected a string", "expected text in quotation marks"),
+        ("expected a boolean", "expected true or false"),
+    ];
+    let found = types.into_iter().find_map(|(name, words)| Some((message.strip_suffix(name)?, words)));
+    found.map_or_else(|| message.to_owned(), |(before, words)| format!("{before}{words}"))
 }
 
 struct Checker<'a> {
