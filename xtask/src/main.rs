@@ -1,10 +1,12 @@
 //! The project's own commands, the only ones to learn besides cargo's:
 //!
 //! - `cargo xtask test`: installs SoftHSM2 when it is missing, then runs every test;
-//! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand.
+//! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand;
+//! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
+mod packaging;
 mod serve;
 mod softhsm;
 
@@ -16,7 +18,8 @@ Usage: cargo xtask COMMAND
 
   test                             install SoftHSM2 when it is missing (needs root), then run every test
   serve-softhsm [--port N] [--tls] run the daemon over a throwaway SoftHSM2 token until Ctrl-C
-                                   (port 8080, with --tls 8443)";
+                                   (port 8080, with --tls 8443)
+  packaging                        build the Debian package, check unit, image and manifests";
 
 /// What went wrong, in one line for the user.
 type Outcome = Result<(), String>;
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test"] => test(),
+        ["packaging"] => packaging::run_all(),
         ["serve-softhsm", options @ ..] => {
             serve::Options::parse(options).and_then(|options| serve::run(&options))
         }
