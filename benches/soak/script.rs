@@ -78,7 +78,7 @@ every = 7
         r#"[[fault]]
 function = ["C_Encrypt", "C_Decrypt"]
 action = "delay"
-delay_ms = 500
+ms = 500
 "#,
     ),
     (
