@@ -82,10 +82,7 @@ fn kubernetes(linters: &Path) -> Outcome {
 /// The program as it is shipped.
 fn build() -> Result<PathBuf, String> {
     run(cargo().args(["build", "--release", "--locked", "--package", "xks-proxy"]))?;
-    #[expect(clippy::disallowed_methods, reason = "cargo's own setting, and xtask is no part of the proxy")]
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    let target = target.map_or_else(|| workspace().join("target"), PathBuf::from);
-    Ok(target.join("release/xks-proxy"))
+    Ok(crate::release_directory().join("xks-proxy"))
 }
 
 /// Man pages and completions come from the program itself; then the package.
