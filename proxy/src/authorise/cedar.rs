@@ -14,8 +14,8 @@ use super::Asked;
 use crate::events::Operation;
 use ::cedar_policy::{
     AuthorizationError, Authorizer, Context, Decision, Effect, Entities, Entity, EntityId, EntityTypeName,
-    EntityUid, PolicyId, PolicySet, Request, Response, RestrictedExpression, Schema, ValidationMode,
-    Validator,
+    EntityUid, Policy, PolicyId, PolicySet, Request, Response, RestrictedExpression, Schema, ValidationMode,
+    ValidationWarning, Validator,
 };
 use miette::Diagnostic;
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ impl Policies {
     ///
     /// # Errors
     /// For the first mistake: no Cedar, no policy at all, a template, an `@id` that stands twice, a policy that does not
-    /// fit the schema, a schema that does not fit what the proxy says of requests.
+    /// fit the schema or that can never apply, a schema that does not fit what the proxy says of requests.
     pub fn parse(policies: &str, schema: Option<&str>, key_store: &str) -> Result<Self, Remark> {
         let words = Words::new(key_store, schema.unwrap_or(DEFAULT_SCHEMA))?;
         let set = PolicySet::from_str(policies).map_err(|errors| {
@@ -88,31 +88,38 @@ impl Policies {
             first.unwrap_or_else(|| Remark::whole(Text::Policies, errors.to_string()))
         })?;
         if let Some(template) = set.templates().next() {
-            let message = format!(
-                "{} has a slot (?principal or ?resource), and nothing fills slots here: name the principal or resource",
-                template.annotation("id").unwrap_or("a policy")
-            );
-            return Err(Remark::whole(Text::Policies, message));
+            let message = "this policy has a slot (?principal or ?resource), and nothing fills slots here: name the \
+                           principal or resource";
+            let place = policies.find(&template.to_cedar()).and_then(|offset| place(policies, offset));
+            return Err(Remark { place, ..Remark::whole(Text::Policies, message) });
         }
         if set.is_empty() {
             let message = "there is no policy, which would deny every request: write one, if only \
                            `forbid(principal, action, resource);`";
             return Err(Remark::whole(Text::Policies, message));
         }
-        let names = names(&set)?;
+        let names = names(&set, policies)?;
         let result = Validator::new(words.schema.clone()).validate(&set, ValidationMode::Strict);
-        // Cedar gives errors in no fixed order.
-        let mut errors: Vec<Remark> =
-            result.validation_errors().map(|error| Remark::of(Text::Policies, policies, error)).collect();
-        errors.sort_by(|one, other| (one.place, &one.message).cmp(&(other.place, &other.message)));
-        if let Some(first) = errors.into_iter().next() {
+        let remark = |policy: &PolicyId, error: &dyn Diagnostic| {
+            let remark = Remark::of(Text::Policies, policies, error);
+            let start = || place(policies, start(set.policy(policy)?, policies)?);
+            Remark { place: remark.place.or_else(start), ..remark }
+        };
+        let errors = result.validation_errors().map(|error| remark(error.policy_id(), error));
+        if let Some(first) = in_order(errors).into_iter().next() {
             return Err(first);
         }
-        let mut warnings: Vec<Remark> = result
-            .validation_warnings()
-            .map(|warning| Remark::of(Text::Policies, policies, warning))
-            .collect();
-        warnings.sort_by(|one, other| (one.place, &one.message).cmp(&(other.place, &other.message)));
+        // A policy that can never apply is a mistake in the text, `context has kmsViaServce`, and of a `forbid` a grave one.
+        let (dead, odd): (Vec<_>, Vec<_>) = result.validation_warnings().partition(|warning| {
+            use ValidationWarning::{ImpossiblePolicy, InvalidActionApplication};
+            matches!(warning, ImpossiblePolicy(_) | InvalidActionApplication(_))
+        });
+        if let Some(first) =
+            in_order(dead.into_iter().map(|error| remark(error.policy_id(), error))).into_iter().next()
+        {
+            return Err(first);
+        }
+        let mut warnings = in_order(odd.into_iter().map(|warning| remark(warning.policy_id(), warning)));
         if names.values().all(|name| name.effect == Effect::Forbid) {
             let message = "no policy is a `permit`, so every request is denied";
             warnings.push(Remark::whole(Text::Policies, message));
@@ -153,18 +160,22 @@ impl Policies {
             .filter_map(|id| self.names.get(id))
             .map(|name| &*name.text)
             .collect();
-        let failed_forbids = || failed.iter().filter(|(name, _)| name.effect == Effect::Forbid);
-        let admitted = response.decision() == Decision::Allow && failed_forbids().next().is_none();
-        if response.decision() == Decision::Allow && !admitted {
-            decided_by.clear();
-        }
-        if !admitted {
-            decided_by.extend(failed_forbids().map(|(name, _)| &*name.text));
-        }
-        decided_by.sort_unstable();
-        if admitted {
+        let allowed = response.decision() == Decision::Allow;
+        let failed_forbids: Vec<&str> = failed
+            .iter()
+            .filter(|(name, _)| name.effect == Effect::Forbid)
+            .map(|(name, _)| &*name.text)
+            .collect();
+        if allowed && failed_forbids.is_empty() {
+            decided_by.sort_unstable();
             return Ok(decided_by);
         }
+        if allowed {
+            // These are the permits that a failed forbid overrules.
+            decided_by.clear();
+        }
+        decided_by.extend(failed_forbids);
+        decided_by.sort_unstable();
         let mut failed: Vec<(&str, String)> =
             failed.into_iter().map(|(name, error)| (&*name.text, error)).collect();
         failed.sort_unstable();
@@ -172,22 +183,45 @@ impl Policies {
     }
 }
 
+/// As they stand in the text: Cedar gives them in no fixed order.
+fn in_order(remarks: impl Iterator<Item = Remark>) -> Vec<Remark> {
+    let mut remarks: Vec<Remark> = remarks.collect();
+    remarks.sort_by(|one, other| (one.place, &one.message).cmp(&(other.place, &other.message)));
+    remarks
+}
+
 /// Names every policy, each differently, or the log of a denial would name two.
-fn names(set: &PolicySet) -> Result<BTreeMap<PolicyId, Name>, Remark> {
+fn names(set: &PolicySet, source: &str) -> Result<BTreeMap<PolicyId, Name>, Remark> {
     let mut names: BTreeMap<PolicyId, Name> = BTreeMap::new();
+    let mut seen: BTreeMap<String, Option<usize>> = BTreeMap::new();
     for policy in set.policies() {
         let id = policy.id().clone();
         let text = match policy.annotation("id") {
             Some(text) if !text.trim().is_empty() => text.to_owned(),
             _ => id.to_string(),
         };
-        if names.values().any(|name| name.text == text) {
-            let message = format!("the id {text:?} stands twice: give each policy its own @id");
-            return Err(Remark::whole(Text::Policies, message));
+        let here = start(policy, source);
+        if let Some(other) = seen.insert(text.clone(), here) {
+            let message =
+                format!("the id {text:?} stands here for the second time: give each policy its own @id");
+            let place = here.max(other).and_then(|offset| place(source, offset));
+            return Err(Remark { place, ..Remark::whole(Text::Policies, message) });
         }
         names.insert(id, Name { text, effect: policy.effect() });
     }
     Ok(names)
+}
+
+/// Where a policy begins in the text it was parsed from; of several that are alike, the last.
+fn start(policy: &Policy, source: &str) -> Option<usize> {
+    source.rfind(&policy.to_cedar()?)
+}
+
+/// Line and column of a byte offset, from 1.
+fn place(source: &str, offset: usize) -> Option<(usize, usize)> {
+    let before = source.get(..offset)?;
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    Some((1 + before.matches('\n').count(), 1 + line.chars().count()))
 }
 
 /// The words in which requests are told to Cedar, made once.
@@ -346,11 +380,8 @@ impl Remark {
             message.push_str(&help.to_string());
             message.push(')');
         }
-        let offset = error.labels().and_then(|mut labels| labels.next()).map(|label| label.offset());
-        let place = offset.and_then(|offset| source.get(..offset)).map(|before| {
-            let line = before.rsplit('\n').next().unwrap_or_default();
-            (1 + before.matches('\n').count(), 1 + line.chars().count())
-        });
+        let label = error.labels().and_then(|mut labels| labels.next());
+        let place = label.and_then(|label| place(source, label.offset()));
         Self { text, place, message }
     }
 }
