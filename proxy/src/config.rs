@@ -173,6 +173,14 @@ impl Config {
         check::check(raw, &source)
     }
 
+    /// The policy and schema files that a reload reads again, each as often as it is named.
+    pub fn policy_files(&self) -> impl Iterator<Item = &Path> {
+        let files = self.key_stores.iter().filter_map(|store| store.cedar.as_ref());
+        files
+            .flat_map(|cedar| std::iter::once(&cedar.policy_file).chain(&cedar.schema_file))
+            .map(|file| file.value.as_path())
+    }
+
     /// An error at a line of this configuration's file.
     pub fn error(&self, line: usize, message: impl Into<String>) -> ConfigError {
         ConfigError { file: self.file.clone(), line: Some(line), message: message.into() }

@@ -142,13 +142,9 @@ fn one_request_by_flags() {
 fn the_allow_list_is_asked_too_and_a_shadow_is_judged_and_marked() {
     let setup = Setup::new("permit(principal, action, resource);");
     let rule = format!("[[key_store.allow]]\nname = \"theirs\"\nprincipal_arns = [\"{THEIRS}\"]\n");
-    setup.configure(&format!("allow_mode = \"shadow\"\n{rule}"));
-    let setup_key_store = fs::read_to_string(setup.path("xks.toml")).unwrap();
-    // `allow_mode` is a key of the key store and must stand before its tables.
-    let moved = setup_key_store
-        .replace("allow_mode = \"shadow\"\n", "")
-        .replace("hsm = \"one\"\n[[key", "hsm = \"one\"\nallow_mode = \"shadow\"\n[[key");
-    setup.write("xks.toml", &format!("{moved}[key_store.cedar]\npolicy_file = \"p.cedar\"\n"));
+    setup.configure(&format!("{rule}[key_store.cedar]\npolicy_file = \"p.cedar\"\n"));
+    let text = fs::read_to_string(setup.path("xks.toml")).unwrap();
+    setup.write("xks.toml", &text.replace("uri_prefix", "allow_mode = \"shadow\"\nuri_prefix"));
     let (code, out, _) = setup.says(&encrypt(OURS, &[]));
     let told = format!(
         "deny\n      allow-list denies (shadow mode: only logged): no rule admits the request; the closest, \
