@@ -1,5 +1,7 @@
 //! `[key_store.cedar]` and `allow_mode` in a configuration.
 
+#![expect(clippy::unwrap_used, reason = "a test's helper fails loudly")]
+
 use std::path::Path;
 use xks_proxy::authorise::Mode;
 use xks_proxy::config::Config;

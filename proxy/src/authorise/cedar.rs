@@ -229,7 +229,7 @@ fn place(source: &str, offset: usize) -> Option<(usize, usize)> {
 struct Words {
     authorizer: Authorizer,
     schema: Schema,
-    /// The actions and their groups, when the schema has such.
+    /// The actions in their groups, when the schema has such.
     actions: Entities,
     get_key_metadata: EntityUid,
     encrypt: EntityUid,
@@ -257,9 +257,14 @@ impl Words {
         let action = |operation: Operation| {
             EntityUid::from_type_name_and_id(action.clone(), EntityId::new(operation.as_str()))
         };
+        // Without groups nothing is to be known of an action but its name, and each request is spared their copies.
+        let actions = match schema.action_groups().next() {
+            None => Entities::empty(),
+            Some(_) => schema.action_entities().map_err(|error| unfit(error.to_string()))?,
+        };
         let words = Self {
             authorizer: Authorizer::new(),
-            actions: schema.action_entities().map_err(|error| unfit(error.to_string()))?,
+            actions,
             get_key_metadata: action(Operation::GetKeyMetadata),
             encrypt: action(Operation::Encrypt),
             decrypt: action(Operation::Decrypt),

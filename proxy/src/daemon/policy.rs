@@ -25,7 +25,7 @@ pub(crate) enum PolicyCommand {
     ///
     /// Judges as if everything were enforced; what is in shadow mode is marked. Opens no HSM and reads no secret. Ends
     /// with 0 when every decision is as expected (or allowed, where nothing is expected), 1 when not, 2 for bad usage.
-    Test(Test),
+    Test(Box<Test>),
 }
 
 #[derive(Args)]
