@@ -16,13 +16,8 @@ impl Place<'_> {
     ) -> Result<(Access, Option<CedarConfig>), ConfigError> {
         let rules: Result<Vec<Rule>, ConfigError> =
             (1..).zip(rules).map(|(number, allow)| self.rule(number, allow)).collect();
-        let policies_mode = cedar.as_ref().and_then(|cedar| cedar.mode);
-        let access = Access {
-            rules: rules?,
-            rules_mode: mode(rules_mode),
-            policies_mode: mode(policies_mode),
-            ..Access::default()
-        };
+        let mut access = Access { rules: rules?, rules_mode: mode(rules_mode), ..Access::default() };
+        access.policies_mode = mode(cedar.as_ref().and_then(|cedar| cedar.mode));
         let cedar = cedar.map(|cedar| CedarConfig {
             policy_file: self.path(cedar.policy_file),
             schema_file: cedar.schema_file.map(|file| self.path(file)),
