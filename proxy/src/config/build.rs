@@ -2,6 +2,7 @@
 //!
 //! Place on the map: the last step of `config`, and the only one that reads more than the configuration's text.
 
+mod access;
 mod hsms;
 mod secret;
 mod tls;
@@ -10,6 +11,7 @@ pub use hsms::Hsms;
 
 use super::{Config, ConfigError};
 use crate::app::{App, KeyStore};
+use crate::authorise::Access;
 use crate::env::Env;
 use crate::events::Subscriber;
 use crate::hsm::Hsm;
@@ -42,23 +44,29 @@ impl Config {
         };
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
+        let accesses = self.accesses()?;
         let hsms = self.open_hsms()?;
-        let stores = self.stores(credentials, &hsms);
+        let stores = self.stores(credentials, accesses, &hsms);
         let app = App::new(self.settings.clone(), stores, env, subscriber)
             .map_err(|error| self.error(1, error.to_string()))?;
         Ok(Ready { config: self, tls, app: Arc::new(app), hsms })
     }
 
-    fn stores(&self, credentials: Vec<Vec<Credential>>, hsms: &[Arc<Pkcs11Hsm>]) -> Vec<KeyStore> {
+    fn stores(
+        &self,
+        credentials: Vec<Vec<Credential>>,
+        accesses: Vec<Access>,
+        hsms: &[Arc<Pkcs11Hsm>],
+    ) -> Vec<KeyStore> {
         let mut stores = Vec::new();
-        for (store, credentials) in self.key_stores.iter().zip(credentials) {
+        for ((store, credentials), access) in self.key_stores.iter().zip(credentials).zip(accesses) {
             // `check` has resolved the index against the same list.
             let Some(hsm) = hsms.get(store.hsm) else { continue };
             let hsm: Arc<dyn Hsm> = Arc::<Pkcs11Hsm>::clone(hsm);
             stores.push(KeyStore {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
-                access: store.access.clone(),
+                access,
                 ..KeyStore::new(&*store.name, store.prefix.clone(), credentials, hsm)
             });
         }
@@ -89,7 +97,8 @@ impl Ready {
             });
         }
         let credentials = config.credentials()?;
-        let stores = config.stores(credentials, &self.hsms);
+        let accesses = config.accesses()?;
+        let stores = config.stores(credentials, accesses, &self.hsms);
         self.app.replace_stores(stores).map_err(|error| config.error(1, error.to_string()))?;
         self.config = config;
         Ok(())
