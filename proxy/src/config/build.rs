@@ -3,6 +3,7 @@
 //! Place on the map: the last step of `config`, and the only one that reads more than the configuration's text.
 
 mod hsms;
+mod piecewise;
 mod secret;
 mod tls;
 
