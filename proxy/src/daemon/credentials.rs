@@ -59,7 +59,7 @@ pub(crate) fn new(
         Some((name, _)) => format!("the key store {name:?}"),
         None => "its [[key_store]]".to_owned(),
     };
-    let path = store.map_or_else(String::new, |(_, path)| format!(" (XksProxyUriPath {path})"));
+    let path = store.map_or_else(String::new, |(_, path)| format!("\n   XksProxyUriPath: {path}"));
     let mut text = format!(
         "Made a credential. Its secret is in {place}, for you to read only;\nlet the daemon's user own that file.\n\n\
          Add to {whose}:\n\n[[key_store.credential]]\naccess_key_id = \"{id}\"\nsecret_file = {quoted}\n\n\
@@ -67,8 +67,8 @@ pub(crate) fn new(
          1. Add the lines above and keep the old credential beside them.\n\
          2. Have the proxy reload (systemctl reload, or SIGHUP), and wait for its log to say \"reloaded\".\n   \
          With several proxies: all of them.\n\
-         3. Tell KMS{path}: UpdateCustomKeyStore with both AccessKeyId and\n   RawSecretAccessKey; `xks-proxy \
-         console-json` writes them for the console.\n\
+         3. Tell KMS: UpdateCustomKeyStore with both AccessKeyId and RawSecretAccessKey;\n   `xks-proxy console-json` writes \
+         them for the console.{path}\n\
          4. KMS's hosts take over one by one. Wait until the audit log shows no request with the old\n   access key \
          id, then remove the old credential, and reload again.\n",
         place = place.display(),

@@ -14,7 +14,8 @@ mod peer;
 mod report;
 
 use clap::Args;
-pub(crate) use report::one_line;
+pub(crate) use keys::unfit;
+pub(crate) use report::cut;
 use report::{Report, count};
 use std::path::Path;
 use std::process::ExitCode;
@@ -128,18 +129,16 @@ fn configuration(config: &Config, report: &mut Report) {
         ),
     );
     for warning in &config.warnings {
-        report.warning(
-            "configuration",
-            warning,
-            "The proxy serves with it, but it is probably not meant so.",
-            "As it says.",
-        );
+        // A warning ends with what to do.
+        let (says, to_do) = warning.rsplit_once(": ").unwrap_or((warning, "see proxy/config.example.toml"));
+        let means = "The proxy serves with it, but it is probably not meant so.";
+        report.warning("configuration", says, means, to_do);
     }
     for store in &config.key_stores {
         let says = match store.access.rules.len() {
             0 => "no rule, so every correctly signed request is allowed".to_owned(),
             rules => count(rules, "rule"),
         };
-        report.ok(&format!("rules of {}", store.name), says);
+        report.ok("rules", format!("key store {}: {says}", store.name));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Place on the map: part of the binary, over `hsm::pkcs11::survey`.
 
-use crate::daemon::doctor::{hsms_of, one_line};
+use crate::daemon::doctor::{cut, hsms_of, unfit};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -94,33 +94,47 @@ fn look(
             }
         }
     }
-    let mut keys: Vec<_> =
-        keys.into_iter().map(|key| (serves(&key, &stores), key)).map(|(a, b)| (b, a)).collect();
+    let mut keys: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let twins = keys.iter().filter(|other| other.label == key.label).count();
+            (key.clone(), serves(key, twins > 1, &stores))
+        })
+        .collect();
     keys.sort_by(|(a, _), (b, _)| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
     Ok(Listing { hsm: hsm.name.value.clone(), token, keys, more, missing })
 }
 
-/// The external keys, and their versions, that a key object stands behind.
-fn serves(key: &KeyObject, stores: &[&KeyStoreConfig]) -> Vec<String> {
+/// The external keys, and their versions, that a key object stands behind, and what keeps it from serving. `shared` says
+/// that other keys have its label.
+fn serves(key: &KeyObject, shared: bool, stores: &[&KeyStoreConfig]) -> Vec<String> {
     let mut all = Vec::new();
     for store in stores {
         for (id, entry) in &store.keys.entries {
             for (version, name) in &entry.versions {
-                let is_it = match name {
-                    KeyName::Label(label) => *label == key.label,
-                    KeyName::Id(id) => *id == key.id,
+                let (is_it, shared) = match name {
+                    KeyName::Label(label) => (*label == key.label, shared),
+                    KeyName::Id(id) => (*id == key.id, false),
                 };
                 if is_it {
-                    let now = if *version == entry.current { "" } else { ", old" };
-                    all.push(format!("{}/{id} v{}{now}", store.name, version.0));
+                    let current = *version == entry.current;
+                    let old = if current { "" } else { ", old" };
+                    let but = match (unfit(key, current), shared) {
+                        (Some(why), _) => format!(": {why}"),
+                        (None, true) => ": label not unique".to_owned(),
+                        (None, false) => String::new(),
+                    };
+                    all.push(format!("{}/{id} v{}{old}{but}", store.name, version.0));
                 }
             }
         }
         if store.keys.others == OtherKeys::ByLabel
             && let Ok(id) = KeyId::parse(&key.label)
             && !store.keys.entries.contains_key(&id)
+            && unfit(key, true).is_none()
         {
-            all.push(format!("{}/{id}", store.name));
+            let but = if shared { ": label not unique" } else { "" };
+            all.push(format!("{}/{id}{but}", store.name));
         }
     }
     all
@@ -144,15 +158,6 @@ fn yes_no(value: Option<bool>) -> &'static str {
     value.map_or("?", |yes| if yes { "yes" } else { "no" })
 }
 
-/// At most so many characters, the last an ellipsis if there were more.
-fn cut(text: &str, most: usize) -> String {
-    let text = one_line(text);
-    if text.chars().count() <= most {
-        return text;
-    }
-    text.chars().take(most - 1).chain(['…']).collect()
-}
-
 fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -161,15 +166,13 @@ fn table(listing: &Listing) -> String {
     let token = &listing.token;
     let mut out = format!("HSM {}: token {:?}, serial {}\n", listing.hsm, token.label, token.serial);
     if !listing.keys.is_empty() {
-        out += &row(["LABEL", "ID", "TYPE", "MAY", "SENSITIVE", "EXTRACTABLE"], "SERVES");
+        out += &row(["LABEL", "ID", "TYPE", "MAY", "SENSITIVE", "EXTRACTABLE"]);
     }
     for (key, serves) in &listing.keys {
-        let (label, id, kind) = (cut(&key.label, 22), cut(&hex(&key.id), 12), cut(&kind(key), 10));
-        let cells = [&label, &id, &kind, usage(key), yes_no(key.sensitive), yes_no(key.extractable)];
-        let mut serves = serves.iter();
-        out += &row(cells, serves.next().map_or("-", String::as_str));
-        for further in serves {
-            out += &row([""; 6], further);
+        let (label, id, kind) = (cut(&key.label, 32), cut(&hex(&key.id), 18), cut(&kind(key), 10));
+        out += &row([&label, &id, &kind, usage(key), yes_no(key.sensitive), yes_no(key.extractable)]);
+        for external in serves {
+            out += &format!("  serves {}\n", cut(external, 91));
         }
     }
     out += &match (listing.keys.len(), listing.more) {
@@ -184,9 +187,9 @@ fn table(listing: &Listing) -> String {
     out
 }
 
-fn row(cells: [&str; 6], last: &str) -> String {
+fn row(cells: [&str; 6]) -> String {
     let [label, id, kind, may, sensitive, extractable] = cells;
-    format!("{label:<22}  {id:<12}  {kind:<10}  {may:<7}  {sensitive:<9}  {extractable:<11}  {last}\n")
+    format!("{label:<32}  {id:<18}  {kind:<10}  {may:<7}  {sensitive:<9}  {extractable}\n")
 }
 
 fn document(listings: &[Listing]) -> Value {

@@ -2,7 +2,7 @@
 //!
 //! Place on the map: part of `doctor`.
 
-use super::report::Report;
+use super::report::{Report, cut};
 use serde_json::json;
 use std::fmt;
 use std::time::Duration;
@@ -36,8 +36,8 @@ impl Quantiles {
 
 impl fmt::Display for Quantiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [p50, p95, max] = [self.p50, self.p95, self.max].map(in_ms);
-        write!(f, "half within {p50:.2} ms, 95 % within {p95:.2} ms, slowest {max:.2} ms")
+        let [p50, p95, max] = [self.p50, self.p95, self.max].map(short);
+        write!(f, "half within {p50}, 95 % within {p95}, slowest {max}")
     }
 }
 
@@ -72,35 +72,37 @@ fn in_ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
 }
 
+fn short(time: Duration) -> String {
+    if time < Duration::from_millis(1) {
+        return format!("{} µs", time.as_micros());
+    }
+    format!("{:.1} ms", in_ms(time))
+}
+
 /// The columns of the table: what stands before the request, in round trips.
 const COLUMNS: [(&str, f64); 3] = [("connection kept", 0.0), ("new, TLS 1.3", 2.0), ("new, TLS 1.2", 3.0)];
 
 /// One HSM's share; `rtt_ms` is the network's round trip if it is known.
 pub(super) fn check(config: &Config, name: &str, speed: &Speed, rtt_ms: Option<f64>, report: &mut Report) {
     let rtt = rtt_ms.unwrap_or(ADVISED_RTT_MS);
-    let operations =
-        [("Decrypt", in_ms(speed.decrypt.p95)), ("Encrypt, verified", speed.encrypt_and_verify_ms())];
+    let (decrypt, verified) = (in_ms(speed.decrypt.p95), speed.encrypt_and_verify_ms());
     let about = if speed.guessed { ", at least" } else { "" };
-    let mut table = format!("         {:<28}", format!("HSM {name} (95 %{about})"));
+    let mut table = format!("         {:<34}", format!("{} (95 %{about})", cut(name, 16)));
     COLUMNS.iter().for_each(|(title, _)| table += &format!("{title:>18}"));
     table.push('\n');
     let mut row = |title: &str, cell: &dyn Fn(f64) -> String| {
-        table += &format!("         {title:<28}");
+        table += &format!("         {title:<34}");
         COLUMNS.iter().for_each(|(_, before)| table += &format!("{:>18}", cell(*before)));
         table.push('\n');
     };
-    row("network, its round trips", &|before| {
-        format!("{} × {rtt} = {:.1} ms", before + 1.0, (before + 1.0) * rtt)
-    });
-    row("proxy", &|_| format!("{PROXY_MS:.1} ms"));
     let sum = |before: f64, hsm: f64| (before + 1.0) * rtt + PROXY_MS + hsm;
-    for (operation, hsm) in operations {
-        row(&format!("{operation}: HSM"), &|_| format!("{hsm:.1} ms"));
-        row(&format!("{operation}: all"), &|before| format!("{:.1} ms", sum(before, hsm)));
-        row(&format!("{operation}: left of 250 ms"), &|before| {
-            format!("{:.1} ms", KMS_PATIENCE_MS - sum(before, hsm))
-        });
-    }
+    row("network", &|before| format!("{} × {rtt} = {:.0} ms", before + 1.0, (before + 1.0) * rtt));
+    row("proxy", &|_| format!("{PROXY_MS:.0} ms"));
+    row("HSM for a Decrypt", &|_| format!("{decrypt:.1} ms"));
+    row("HSM for an Encrypt, verified", &|_| format!("{verified:.1} ms"));
+    row("a Decrypt in all", &|before| format!("{:.0} ms", sum(before, decrypt)));
+    row("an Encrypt in all", &|before| format!("{:.0} ms", sum(before, verified)));
+    row("left of 250 ms", &|before| format!("{:.0} ms", KMS_PATIENCE_MS - sum(before, verified)));
     report.print(&table);
 
     let slowest = speed.encrypt_and_verify_ms();

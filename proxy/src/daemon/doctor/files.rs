@@ -18,15 +18,15 @@ enum Kept {
 }
 
 pub(super) fn check(config: &mut Config, report: &mut Report) {
-    look(report, "configuration file", Path::new(&config.file), Kept::Open);
+    look(report, "configuration", "", Path::new(&config.file), Kept::Open);
     if let Some(files) = &config.tls {
-        look(report, "certificate", &files.certificate_file.value, Kept::Open);
-        look(report, "private key", &files.key_file.value, Kept::Secret);
+        look(report, "certificate file", "", &files.certificate_file.value, Kept::Open);
+        look(report, "private key file", "", &files.key_file.value, Kept::Secret);
     }
     for hsm in config.hsms.clone() {
-        let check = format!("PIN of {}", hsm.name.value);
+        let whose = format!("HSM {}: ", hsm.name.value);
         let sound = match &hsm.pin.value {
-            SecretPlace::File(path) => look(report, &check, path, Kept::Secret),
+            SecretPlace::File(path) => look(report, "PIN", &whose, path, Kept::Secret),
             _ => true,
         };
         // What is wrong with the file itself has been said.
@@ -34,7 +34,7 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
             Ok(_) => {}
             Err(_) if !sound => {}
             Err(error) => report.failed(
-                &check,
+                "PIN",
                 error.message,
                 "Without the PIN nobody can log in to the HSM.",
                 format!("Put the PIN where line {} of the configuration says.", hsm.pin.line),
@@ -42,7 +42,7 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
         }
         // A bare file name is the loader's to find.
         if hsm.module.value.components().count() > 1 {
-            look(report, &format!("module of {}", hsm.name.value), &hsm.module.value, Kept::Open);
+            look(report, "module file", &whose, &hsm.module.value, Kept::Open);
         }
     }
     let stores: Vec<_> =
@@ -50,16 +50,16 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
     for (store, credentials) in stores {
         let mut good = 0;
         for credential in &credentials {
-            let check = format!("secret of {store}");
+            let whose = format!("key store {store}: ");
             let sound = match &credential.secret.value {
-                SecretPlace::File(path) => look(report, &check, path, Kept::Secret),
+                SecretPlace::File(path) => look(report, "secret", &whose, path, Kept::Secret),
                 _ => true,
             };
             match config.secret_access_key(credential) {
                 Ok(_) => good += 1,
                 Err(_) if !sound => {}
                 Err(error) => report.failed(
-                    &check,
+                    "secret",
                     error.message,
                     "KMS signs each request with this secret; the proxy cannot verify one without it.",
                     format!(
@@ -72,28 +72,28 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
         }
         if good == credentials.len() {
             let says = format!("{} readable and of the right shape", count(good, "credential"));
-            report.ok(&format!("key store {store}"), says);
+            report.ok("credentials", format!("key store {store}: {says}"));
         }
     }
 }
 
 /// Looks at one file; false when it cannot be read.
-fn look(report: &mut Report, check: &str, path: &Path, kept: Kept) -> bool {
+fn look(report: &mut Report, check: &str, whose: &str, path: &Path, kept: Kept) -> bool {
     let shown = path.display();
     if let Err(error) = std::fs::File::open(path)
         .and_then(|file| if file.metadata()?.is_dir() { Err(ErrorKind::IsADirectory.into()) } else { Ok(()) })
     {
         let (says, to_do) = match error.kind() {
             ErrorKind::NotFound => (
-                format!("there is no file {shown}"),
+                format!("{whose}there is no file {shown}"),
                 "Create it, or correct the path in the configuration.".to_owned(),
             ),
             ErrorKind::PermissionDenied => (
-                format!("{shown} may not be read by this user"),
+                format!("{whose}{shown} may not be read by this user"),
                 "Give it to the daemon's user (chown, chmod 600), or run the doctor as that user.".to_owned(),
             ),
             _ => (
-                format!("{shown} cannot be read ({error})"),
+                format!("{whose}{shown} cannot be read ({error})"),
                 "Put a readable file there, or correct the path in the configuration.".to_owned(),
             ),
         };
@@ -104,24 +104,27 @@ fn look(report: &mut Report, check: &str, path: &Path, kept: Kept) -> bool {
     if mode & 0o002 != 0 {
         report.failed(
             check,
-            format!("every user of this machine can write to {shown}"),
+            format!("{whose}every user of this machine can write to {shown}"),
             "Whoever has an account here can decide what the proxy does.",
             format!("chmod o-w {shown}"),
         );
     } else if kept == Kept::Secret && mode & 0o004 != 0 {
         report.warning(
             check,
-            format!("every user of this machine can read {shown}"),
+            format!("{whose}every user of this machine can read {shown}"),
             "Whoever has an account here knows this secret.",
             format!("chmod 600 {shown}, and change the secret if others were here."),
         );
     } else if kept == Kept::Secret {
         report.ok(
             check,
-            format!("{shown}, readable for its owner{}", if mode & 0o040 == 0 { "" } else { " and group" }),
+            format!(
+                "{whose}{shown}, readable for its owner{}",
+                if mode & 0o040 == 0 { "" } else { " and group" }
+            ),
         );
     } else {
-        report.ok(check, shown.to_string());
+        report.ok(check, format!("{whose}{shown}"));
     }
     true
 }

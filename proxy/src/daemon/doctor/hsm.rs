@@ -282,13 +282,15 @@ fn speed(survey: &Survey, key: Option<&KeyName>, report: &mut Report) -> Option<
         }
     };
     if key.is_some() {
+        let count = encrypt.len();
         let speed = Speed::measured(encrypt, decrypt)?;
-        report.ok("speed", format!("{ROUND_TRIPS} encryptions, {}", speed.encrypt));
-        report.ok("speed", format!("{ROUND_TRIPS} decryptions, {}", speed.decrypt));
+        report.ok("speed", format!("{count} encryptions: {}", speed.encrypt));
+        report.ok("speed", format!("{count} decryptions: {}", speed.decrypt));
         Some(speed)
     } else {
+        let count = random.len();
         let speed = Speed::at_least(random)?;
-        report.ok("speed", format!("{ROUND_TRIPS} calls of the random generator, {}", speed.decrypt));
+        report.ok("speed", format!("{count} calls of the random generator: {}", speed.decrypt));
         Some(speed)
     }
 }

@@ -127,10 +127,10 @@ fn found(survey: &Survey, store: &KeyStoreConfig, report: &mut Report) {
             [key] => {
                 fit += 1;
                 exposed(key)
-                    .map(|says| (format!("the key with label {id:?} {says}"), EXPOSED_MEANS, EXPOSED_TO_DO))
+                    .map(|says| (format!("the key with label \"{id}\" {says}"), EXPOSED_MEANS, EXPOSED_TO_DO))
             }
             several => Some((
-                format!("{} keys have the label {id:?}", several.len()),
+                format!("{} keys have the label \"{id}\"", several.len()),
                 "The proxy cannot know which is meant, and refuses requests for it.",
                 "Rename all but one in the HSM, or name the right one by its id in a [[key_store.key]].",
             )),
@@ -181,7 +181,7 @@ fn judge(report: &mut Report, check: &str, name: &str, key: &KeyObject, current:
 }
 
 /// Why a key cannot be an external key, if so. A version that is no longer current need not encrypt.
-fn unfit(key: &KeyObject, current: bool) -> Option<String> {
+pub(crate) fn unfit(key: &KeyObject, current: bool) -> Option<String> {
     match (key.key_type.as_deref(), key.bits) {
         (Some("AES"), Some(256)) => {}
         (Some("AES"), Some(bits)) => return Some(format!("is AES with {bits} bits, not 256")),

@@ -205,6 +205,15 @@ pub(crate) fn one_line(text: &str) -> String {
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// At most so many characters, the last an ellipsis if there were more.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    let text = one_line(text);
+    if text.chars().count() <= most {
+        return text;
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
 /// `lead` and `text`, broken between words so that no line is wider than the terminal. `before` columns stand before
 /// `lead` already; further lines begin at column `hang`. A word that is too wide for a line (a path) is not broken.
 fn wrapped(lead: &str, text: &str, before: usize, hang: usize) -> String {
