@@ -4,6 +4,7 @@
 
 mod access;
 mod hsms;
+mod piecewise;
 mod secret;
 mod tls;
 

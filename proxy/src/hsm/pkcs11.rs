@@ -12,6 +12,7 @@
 //! | `module` | the loaded library, initialised again when need be |
 //! | `codes` | what each PKCS#11 return value means |
 //! | `settings` | what to open, and why it cannot be opened |
+//! | `survey` | a token looked at, read-only, for `doctor` and `keys list` |
 
 pub mod codes;
 mod inline;
@@ -20,6 +21,7 @@ mod module;
 mod pool;
 mod session;
 mod settings;
+pub mod survey;
 mod turn;
 
 pub use inline::Pkcs11Inline;

@@ -152,7 +152,7 @@ impl Open for Opener {
     }
 }
 
-fn find_slot(pkcs11: &Pkcs11, wanted: &TokenChoice) -> Result<Slot, OpenError> {
+pub(super) fn find_slot(pkcs11: &Pkcs11, wanted: &TokenChoice) -> Result<Slot, OpenError> {
     let failed = |error: Error| OpenError::call(&error);
     let mut seen = Vec::new();
     let mut matching = Vec::new();
@@ -446,7 +446,7 @@ impl TokenSession {
     }
 
     /// Calls into the library, and learns from the return value.
-    fn call<T>(&mut self, call: impl FnOnce(&Session) -> CallResult<T>) -> Result<T, HsmError> {
+    pub(super) fn call<T>(&mut self, call: impl FnOnce(&Session) -> CallResult<T>) -> Result<T, HsmError> {
         self.inside(call).map_err(|error| self.failed(&error))
     }
 
