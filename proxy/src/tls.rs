@@ -3,6 +3,10 @@
 //! Place on the map: `server` uses the result for every connection; `config` reads the files and calls the helpers
 //! here. Certificates are judged by the clock of [`Env`], which a scenario can move.
 
+mod certificate;
+
+pub use certificate::{CertificateFacts, KeyKind, NotACertificate};
+
 use crate::env::Env;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
