@@ -5,7 +5,10 @@
 mod daemon {
     pub(crate) mod check;
     pub(crate) mod log;
+    pub(crate) mod ops;
+    pub(crate) mod process;
     pub(crate) mod serve;
+    pub(crate) mod traces;
 }
 
 use clap::{Parser, Subcommand};

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `histogram` | durations in buckets, of atomics only |
 //! | `requests` | the counters of one key store, resolved beforehand |
+//! | `spans` | what has become of traces |
 //! | `page` | all of it, written down |
 //!
 //! What a request costs: one look-up of its key store among those configured and some additions to atomics; no
@@ -17,8 +18,10 @@
 mod histogram;
 mod page;
 mod requests;
+mod spans;
 
 pub use page::{Format, HsmSource, Page, Process, Sources};
+pub use spans::SpanCounts;
 
 use crate::app::App;
 use crate::env::UnixTime;

@@ -2,6 +2,7 @@
 //!
 //! Place on the map: the last step of `config`, and the only one that reads more than the configuration's text.
 
+mod created;
 mod hsms;
 mod secret;
 mod tls;
@@ -15,6 +16,7 @@ use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::hsm::pkcs11::Pkcs11Hsm;
 use crate::sigv4::Credential;
+use crate::tls::CertificateFacts;
 use std::sync::Arc;
 
 /// What the daemon serves, and the configuration it was made from.
@@ -23,6 +25,8 @@ pub struct Ready {
     pub config: Config,
     /// `None` serves plain HTTP.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What the server's certificate says of itself.
+    pub certificate: Option<CertificateFacts>,
     /// The proxy.
     pub app: Arc<App>,
     /// The open HSMs, in the order of [`Config::hsms`].
@@ -36,9 +40,12 @@ impl Config {
     /// # Errors
     /// For the first thing that is missing, unreadable or refused, at the line that names it.
     pub fn build(mut self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
-        let tls = match self.tls.clone() {
-            None => None,
-            Some(files) => Some(self.server_config(&files, Arc::clone(&env))?),
+        let (tls, certificate) = match self.tls.clone() {
+            None => (None, None),
+            Some(files) => {
+                let (tls, certificate) = self.server_config(&files, Arc::clone(&env))?;
+                (Some(tls), certificate)
+            }
         };
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
@@ -46,7 +53,7 @@ impl Config {
         let stores = self.stores(credentials, &hsms);
         let app = App::new(self.settings.clone(), stores, env, subscriber)
             .map_err(|error| self.error(1, error.to_string()))?;
-        Ok(Ready { config: self, tls, app: Arc::new(app), hsms })
+        Ok(Ready { config: self, tls, certificate, app: Arc::new(app), hsms })
     }
 
     fn stores(&self, credentials: Vec<Vec<Credential>>, hsms: &[Arc<Pkcs11Hsm>]) -> Vec<KeyStore> {
@@ -76,6 +83,9 @@ impl Ready {
         let old = &self.config;
         let changed = [
             ("[server]", config.listen != old.listen || config.tls != old.tls),
+            ("[ops]", config.ops != old.ops),
+            ("[log]", config.log_level != old.log_level),
+            ("[otel]", config.otel != old.otel),
             ("[limits], [identity] or ping_path", config.settings != old.settings),
             ("[[hsm]]", config.hsms != old.hsms),
         ];

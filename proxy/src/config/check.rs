@@ -6,6 +6,9 @@ mod hsm;
 mod key_store;
 mod keys;
 mod limits;
+mod log;
+mod ops;
+mod otel;
 mod rules;
 mod secret;
 mod server;
@@ -39,6 +42,9 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
     let ping_path = place.ping_path(server.ping_path)?;
     let tls = server.tls.map(|tls| place.tls(tls.into_inner()));
     let mut warnings = Vec::new();
+    let ops = place.ops(raw.ops, &listen, &mut warnings)?;
+    let log_level = Place::log(&raw.log);
+    let otel = place.otel(raw.otel)?;
     let limits = place.limits(&raw.limits, &mut warnings)?;
     let identity = place.identity(raw.identity)?;
 
@@ -81,7 +87,7 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
     }
     let file = source.file.to_owned();
     let settings = Settings { limits, identity, ping_path };
-    Ok(Config { file, listen, tls, settings, hsms, key_stores, warnings })
+    Ok(Config { file, listen, tls, ops, log_level, otel, settings, hsms, key_stores, warnings })
 }
 
 /// Turns raw values into checked ones; knows where they stand.

@@ -13,6 +13,10 @@ pub(super) type At<T> = Option<Spanned<T>>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     pub(super) server: Spanned<RawServer>,
+    pub(super) ops: At<RawOps>,
+    #[serde(default)]
+    pub(super) log: RawLog,
+    pub(super) otel: At<RawOtel>,
     #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
@@ -36,6 +40,37 @@ pub(super) struct RawServer {
 pub(super) struct RawTls {
     pub(super) certificate_file: Spanned<String>,
     pub(super) key_file: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOps {
+    pub(super) listen: Spanned<String>,
+    pub(super) public_reason: At<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub(super) level: Option<RawLevel>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOtel {
+    pub(super) endpoint: At<String>,
+    pub(super) service_name: At<String>,
+    pub(super) sample_ratio: At<f64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -118,6 +153,7 @@ pub(super) struct RawCredential {
     pub(super) access_key_id: Spanned<String>,
     pub(super) secret_file: At<String>,
     pub(super) secret_env: At<String>,
+    pub(super) created: At<toml::value::Datetime>,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +229,9 @@ mod tests {
         let tables = [
             ("[server]", fields::<RawServer>()),
             ("[server.tls]", fields::<RawTls>()),
+            ("[ops]", fields::<RawOps>()),
+            ("[log]", fields::<RawLog>()),
+            ("[otel]", fields::<RawOtel>()),
             ("[limits]", fields::<RawLimits>()),
             ("[identity]", fields::<RawIdentity>()),
             ("[[hsm]]", fields::<RawHsm>()),

@@ -3,11 +3,12 @@
 //! Place on the map: part of `metrics`. Names and units follow the Prometheus conventions: base units, `_total` for
 //! counters, moments as Unix time rather than as an age that would be old when it is read.
 
-use super::{Metrics, STATIONS};
+use super::{Metrics, STATIONS, SpanCounts};
 use crate::app::App;
 use crate::events::Operation;
 use crate::hsm::pkcs11::{OTHERS, Pkcs11Hsm, names};
 use crate::server::Refused;
+use crate::tls::CertificateFacts;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
 use prometheus_client::metrics::MetricType;
@@ -23,8 +24,12 @@ pub struct Sources {
     pub app: Arc<App>,
     /// The HSMs.
     pub hsms: Vec<HsmSource>,
+    /// What the server's certificate says of itself, now.
+    pub certificate: Box<dyn Fn() -> Option<CertificateFacts> + Send + Sync>,
     /// Lines of the log that were dropped because its reader stalled.
     pub log_lines_dropped: Arc<AtomicU64>,
+    /// What has become of traces; `None` when none are made.
+    pub spans: Option<Arc<SpanCounts>>,
     /// What the system knows of this process; `None` where it cannot be asked.
     pub process: fn() -> Option<Process>,
 }
@@ -378,6 +383,14 @@ impl Content {
             "When the secret of an access key id was made: `created` in the configuration, or its file's last change.",
             credentials,
         )?;
+        let certificate = (self.sources.certificate)();
+        sheet.gauges(
+            "xks_proxy_tls_certificate_not_after_timestamp_seconds",
+            "Until when the server's certificate is valid.",
+            certificate
+                .iter()
+                .map(|facts| (vec![("subject", &*facts.subject)], facts.not_after.0.as_secs_f64())),
+        )?;
         let reloads = &self.metrics.reloads;
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         sheet.counters(
@@ -397,6 +410,14 @@ impl Content {
             "xks_proxy_log_lines_dropped",
             "Lines of the log, audit events among them, dropped because its reader stalled.",
             float(count(&self.sources.log_lines_dropped)),
+        )?;
+        sheet.counters(
+            "xks_proxy_traces",
+            "Traces by what became of them; dropped: the queue was full.",
+            self.sources
+                .spans
+                .iter()
+                .flat_map(|spans| spans.all().map(|(outcome, count)| (vec![("outcome", outcome)], count))),
         )?;
         let features = features();
         let build = vec![("version", env!("CARGO_PKG_VERSION")), ("features", features.as_str())];
