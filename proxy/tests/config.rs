@@ -54,12 +54,13 @@ fn the_example_is_right_as_it_is() {
 /// Values shown after `#` are the defaults, as the example's head promises: writing them out changes nothing.
 #[test]
 fn the_defaults_in_the_example_are_the_real_ones() {
-    const NO_DEFAULT: [&str; 8] = [
+    const NO_DEFAULT: [&str; 9] = [
         "token_serial",
         "slot",
         "pin_env",
         "secret_env",
         "health_key_label",
+        "hsms",
         "kms_key_arns",
         "kms_operations",
         "via_services",

@@ -155,11 +155,16 @@ mod tests {
         hedge_share_percent: 0,
     };
 
+    fn fail(breaker: &mut Breaker, times: usize, era: Era, now: Instant) {
+        for _ in 0..times {
+            breaker.failed(era, false, now, &SETTINGS);
+        }
+    }
+
     fn open(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(&SETTINGS);
-        for _ in 0..3 {
-            breaker.failed(breaker.era(), false, now, &SETTINGS);
-        }
+        let era = breaker.era();
+        fail(&mut breaker, 3, era, now);
         assert_eq!(breaker.state(), BreakerState::Open);
         breaker
     }
@@ -209,9 +214,7 @@ mod tests {
         assert_eq!(breaker.opened(), 1);
         breaker.succeeded(breaker.era(), &SETTINGS);
         let era = breaker.era();
-        (0..3).for_each(|_| {
-            breaker.failed(era, false, now, &SETTINGS));
-        });
+        fail(&mut breaker, 3, era, now);
         assert_eq!(
             breaker.standing(now + Duration::from_secs(1)),
             Standing::ProbeDue,
@@ -234,16 +237,12 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::new(&SETTINGS);
         let before = breaker.era();
-        (0..3).for_each(|_| {
-            breaker.failed(before, false, now, &SETTINGS));
-        });
+        fail(&mut breaker, 3, before, now);
         assert_eq!(breaker.succeeded(before, &SETTINGS), None);
         assert_eq!(breaker.state(), BreakerState::Open);
         breaker.begin_probe();
         assert_eq!(breaker.succeeded(breaker.era(), &SETTINGS), Some(Change::Closed));
-        (0..9).for_each(|_| {
-            breaker.failed(before, false, now, &SETTINGS));
-        });
+        fail(&mut breaker, 9, before, now);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 

@@ -113,7 +113,7 @@ async fn hlt_4_health_is_answered_from_the_latest_check() {
     let monitored = watched(&hsm);
     assert_eq!((monitored.latest(), monitored.status()), (None, None));
     let _watch = watch(&monitored);
-    tokio::time::sleep(ms(5)).await;
+    sleep(ms(5)).await;
     let begun = Instant::now();
     for _ in 0..100 {
         assert_eq!(told(&monitored).await, HealthStatus::Active);
@@ -121,7 +121,7 @@ async fn hlt_4_health_is_answered_from_the_latest_check() {
     assert_eq!((begun.elapsed(), hsm.checks()), (Duration::ZERO, 1));
     let latest = monitored.latest().unwrap();
     assert_eq!((latest.devices[0].id.as_str(), latest.took), ("serial", ms(1)));
-    tokio::time::sleep(Duration::from_secs(100)).await;
+    sleep(Duration::from_secs(100)).await;
     assert_eq!(hsm.checks(), 10, "one every ten seconds");
 }
 
@@ -132,10 +132,10 @@ async fn hlt_4_an_answer_is_never_older_than_a_minute() {
     let monitored = watched(&hsm);
     told(&monitored).await;
     *hsm.check.lock().unwrap() = (Some(1), HealthStatus::Unavailable);
-    tokio::time::sleep(ms(59_000)).await;
+    sleep(ms(59_000)).await;
     assert_eq!((told(&monitored).await, hsm.checks()), (HealthStatus::Active, 1));
     assert_eq!(monitored.status(), Some(HealthStatus::Active));
-    tokio::time::sleep(ms(1_000)).await;
+    sleep(ms(1_000)).await;
     assert_eq!(monitored.status(), None);
     assert_eq!((told(&monitored).await, hsm.checks()), (HealthStatus::Unavailable, 2));
 }
@@ -148,12 +148,12 @@ async fn a_check_that_fails_or_hangs_is_unavailable_and_made_every_second_until_
         told(&monitored).await;
         *hsm.check.lock().unwrap() = fault;
         let _watch = watch(&monitored);
-        tokio::time::sleep(ms(10_000)).await;
+        sleep(ms(10_000)).await;
         assert!((9..=11).contains(&hsm.checks()), "{}", hsm.checks());
         assert_eq!(told(&monitored).await, HealthStatus::Unavailable);
         assert_eq!(monitored.latest().unwrap().devices[0].id, "serial", "its name is remembered");
         *hsm.check.lock().unwrap() = (Some(1), HealthStatus::Active);
-        tokio::time::sleep(ms(1_200)).await;
+        sleep(ms(1_200)).await;
         assert_eq!(told(&monitored).await, HealthStatus::Active);
     }
 }
@@ -194,7 +194,7 @@ async fn customers_that_are_served_slowly_or_with_errors_make_it_degraded_until_
             describe(&monitored).await;
         }
         assert_eq!(told(&monitored).await, status, "{bad:?} {count}");
-        tokio::time::sleep(ms(60_000)).await;
+        sleep(ms(60_000)).await;
         assert_eq!(told(&monitored).await, HealthStatus::Active, "that was before");
     }
 }
@@ -220,7 +220,7 @@ async fn a_check_that_lost_its_turn_to_customers_does_not_take_the_hsm_out() {
     let (status, ()) = tokio::join!(told(&monitored), describe(&monitored));
     assert_eq!(status, HealthStatus::Degraded);
     hsm.call.lock().unwrap().1 = Some(HsmErrorKind::TimedOut);
-    tokio::time::sleep(ms(60_000)).await;
+    sleep(ms(60_000)).await;
     let (status, ()) = tokio::join!(told(&monitored), describe(&monitored));
     assert_eq!(status, HealthStatus::Unavailable);
 }
