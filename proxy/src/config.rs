@@ -9,12 +9,13 @@ mod check;
 mod error;
 mod raw;
 
-pub use build::{Hsms, Ready};
+pub use build::{Groups, Hsms, Ready};
 pub use error::ConfigError;
 
 use crate::app::{KeyDirectory, Settings};
 use crate::authorise::Access;
 use crate::env::UnixTime;
+use crate::hsm::group::GroupSettings;
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::{KeyId, KeyName, UriPrefix};
 use std::collections::BTreeMap;
@@ -135,6 +136,8 @@ pub struct HsmConfig {
     pub iv_source: IvSource,
     /// The key that GetHealthStatus tries.
     pub health_key: Option<KeyName>,
+    /// How often its health is checked.
+    pub health_interval: Option<Duration>,
 }
 
 /// One `[[key_store]]`.
@@ -146,8 +149,10 @@ pub struct KeyStoreConfig {
     pub prefix: UriPrefix,
     /// The region KMS must sign for; `None` accepts any.
     pub region: Option<String>,
-    /// Index into [`Config::hsms`].
-    pub hsm: usize,
+    /// Indices into [`Config::hsms`], 1 to 10, each once.
+    pub hsms: Vec<usize>,
+    /// How it changes between them.
+    pub failover: GroupSettings,
     /// Which HSM key stands behind an external key id.
     pub keys: KeyDirectory,
     /// The line of each entry of `keys`, to say where a key that the HSM does not know is named.

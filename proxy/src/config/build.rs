@@ -3,10 +3,12 @@
 //! Place on the map: the last step of `config`, and the only one that reads more than the configuration's text.
 
 mod created;
+mod groups;
 mod hsms;
 mod secret;
 mod tls;
 
+pub use groups::Groups;
 pub use hsms::Hsms;
 
 use super::{Config, ConfigError};
@@ -14,9 +16,11 @@ use crate::app::{App, KeyStore};
 use crate::env::Env;
 use crate::events::Subscriber;
 use crate::hsm::Hsm;
-use crate::hsm::pkcs11::Pkcs11Hsm;
+use crate::hsm::group::HsmGroup;
+use crate::hsm::monitored::Monitored;
 use crate::sigv4::Credential;
 use crate::tls::CertificateFacts;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What the daemon serves, and the configuration it was made from.
@@ -31,6 +35,10 @@ pub struct Ready {
     pub app: Arc<App>,
     /// The open HSMs, in the order of [`Config::hsms`].
     pub hsms: Hsms,
+    /// What is known of the health of each, in the same order. [`Monitored::watch`] is to be run for each.
+    pub monitors: Vec<Arc<Monitored>>,
+    /// The HSMs of each key store as one, for metrics.
+    pub groups: Groups,
 }
 
 impl Config {
@@ -50,18 +58,26 @@ impl Config {
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
         let hsms = self.open_hsms()?;
-        let stores = self.stores(credentials, &hsms);
+        let monitors = self.monitors(&hsms);
+        let made = self.groups(&monitors, None)?;
+        let stores = self.stores(credentials, &made);
+        let groups = Groups::default();
+        groups.replace(made);
         let app = App::new(self.settings.clone(), stores, env, subscriber)
             .map_err(|error| self.error(1, error.to_string()))?;
-        Ok(Ready { config: self, tls, certificate, app: Arc::new(app), hsms })
+        Ok(Ready { config: self, tls, certificate, app: Arc::new(app), hsms, monitors, groups })
     }
 
-    fn stores(&self, credentials: Vec<Vec<Credential>>, hsms: &[Arc<Pkcs11Hsm>]) -> Vec<KeyStore> {
+    fn stores(
+        &self,
+        credentials: Vec<Vec<Credential>>,
+        groups: &BTreeMap<String, Arc<HsmGroup>>,
+    ) -> Vec<KeyStore> {
         let mut stores = Vec::new();
         for (store, credentials) in self.key_stores.iter().zip(credentials) {
-            // `check` has resolved the index against the same list.
-            let Some(hsm) = hsms.get(store.hsm) else { continue };
-            let hsm: Arc<dyn Hsm> = Arc::<Pkcs11Hsm>::clone(hsm);
+            // Made of the same list.
+            let Some(group) = groups.get(&store.name) else { continue };
+            let hsm: Arc<dyn Hsm> = Arc::<HsmGroup>::clone(group);
             stores.push(KeyStore {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
@@ -74,7 +90,8 @@ impl Config {
 }
 
 impl Ready {
-    /// Takes over the key stores of a configuration read anew: credentials, keys and rules (XKS-AUTH-4, XKS-AZ-4).
+    /// Takes over the key stores of a configuration read anew: credentials, keys, rules (XKS-AUTH-4, XKS-AZ-4) and which
+    /// HSMs they use.
     /// No connection is dropped and no HSM is opened again.
     ///
     /// # Errors
@@ -99,8 +116,10 @@ impl Ready {
             });
         }
         let credentials = config.credentials()?;
-        let stores = config.stores(credentials, &self.hsms);
+        let groups = config.groups(&self.monitors, Some((&self.config, &self.groups)))?;
+        let stores = config.stores(credentials, &groups);
         self.app.replace_stores(stores).map_err(|error| config.error(1, error.to_string()))?;
+        self.groups.replace(groups);
         self.config = config;
         Ok(())
     }

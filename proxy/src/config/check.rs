@@ -2,6 +2,7 @@
 //!
 //! Place on the map: the second step of `config`; `build` is the third.
 
+mod failover;
 mod hsm;
 mod key_store;
 mod keys;
@@ -17,6 +18,7 @@ use super::error::Source;
 use super::raw::{At, Raw};
 use super::{Config, ConfigError, HsmConfig, Placed};
 use crate::app::Settings;
+use failover::not_redundant;
 use key_store::not_isolated;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -78,12 +80,15 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
             not_isolated(index, hsm, &key_stores)
                 .map(|why| format!("{}:{}: {why}", source.file, hsm.name.line)),
         );
-        if key_stores.iter().all(|store| store.hsm != index) {
+        if key_stores.iter().all(|store| !store.hsms.contains(&index)) {
             warnings.push(format!(
                 "{}:{}: no key store uses the HSM {:?}: remove it, or name it in a [[key_store]]",
                 source.file, hsm.name.line, hsm.name.value
             ));
         }
+    }
+    for store in &key_stores {
+        warnings.extend(not_redundant(store, &hsms).map(|why| format!("{}: {why}", source.file)));
     }
     let file = source.file.to_owned();
     let settings = Settings { limits, identity, ping_path };

@@ -115,6 +115,7 @@ pub(super) struct RawHsm {
     pub(super) set_aside_after_ms: At<u64>,
     pub(super) iv_source: Option<RawIvSource>,
     pub(super) health_key_label: At<String>,
+    pub(super) health_interval_ms: At<u64>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -130,8 +131,10 @@ pub(super) struct RawKeyStore {
     pub(super) name: Spanned<String>,
     pub(super) uri_prefix: Spanned<String>,
     pub(super) region: At<String>,
-    pub(super) hsm: Spanned<String>,
+    pub(super) hsm: At<String>,
+    pub(super) hsms: At<Vec<Spanned<String>>>,
     pub(super) find_keys_by: Option<RawFindKeysBy>,
+    pub(super) failover: At<RawFailover>,
     #[serde(default)]
     pub(super) credential: Vec<Spanned<RawCredential>>,
     #[serde(default)]
@@ -145,6 +148,17 @@ pub(super) struct RawKeyStore {
 pub(super) enum RawFindKeysBy {
     Label,
     Entry,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFailover {
+    pub(super) attempt_share_percent: At<u64>,
+    pub(super) breaker_failures: At<u64>,
+    pub(super) breaker_pause_ms: At<u64>,
+    pub(super) breaker_pause_max_ms: At<u64>,
+    pub(super) hedge: Option<bool>,
+    pub(super) hedge_share_percent: At<u64>,
 }
 
 #[derive(Deserialize)]
@@ -236,6 +250,7 @@ mod tests {
             ("[identity]", fields::<RawIdentity>()),
             ("[[hsm]]", fields::<RawHsm>()),
             ("[[key_store]]", fields::<RawKeyStore>()),
+            ("[key_store.failover]", fields::<RawFailover>()),
             ("[[key_store.credential]]", fields::<RawCredential>()),
             ("[[key_store.key]]", fields::<RawKey>()),
             ("[[key_store.key]]", fields::<RawVersion>()),

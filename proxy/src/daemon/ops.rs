@@ -20,12 +20,17 @@ pub(crate) async fn start(
     let Some(listen) = &ready.config.ops else { return Ok(None) };
     let listener = serve::bind(&ready.config, listen).await?;
     let certificate = ready.certificate.clone();
-    let hsms = ready.config.hsms.iter().zip(ready.hsms.iter());
+    let hsms = ready.config.hsms.iter().zip(ready.hsms.iter()).zip(&ready.monitors);
     let sources = Sources {
         app: Arc::clone(&ready.app),
         hsms: hsms
-            .map(|(config, hsm)| HsmSource { name: config.name.value.clone(), hsm: Arc::clone(hsm) })
+            .map(|((config, hsm), monitor)| HsmSource {
+                name: config.name.value.clone(),
+                hsm: Arc::clone(hsm),
+                monitor: Arc::clone(monitor),
+            })
             .collect(),
+        groups: ready.groups.clone(),
         certificate: Box::new(move || certificate.clone()),
         log_lines_dropped: log.lines_dropped(),
         spans,

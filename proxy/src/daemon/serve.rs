@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use xks_proxy::config::{Config, ConfigError, Placed, Ready};
 use xks_proxy::env::{Env, SystemEnv};
 use xks_proxy::events::{Several, Subscriber};
@@ -56,6 +57,10 @@ async fn serve(file: &Path) -> Result<(), String> {
     let address =
         listener.local_addr().map_err(|error| format!("the listening socket has no address ({error})"))?;
     let (app, tls) = (Arc::clone(&ready.app), ready.tls.clone());
+    let mut watches = JoinSet::new();
+    for monitor in ready.monitors.iter().map(Arc::clone) {
+        watches.spawn(async move { monitor.watch().await });
+    }
     tracing::info!(
         %address,
         tls = tls.is_some(),
@@ -73,6 +78,7 @@ async fn serve(file: &Path) -> Result<(), String> {
         tracing::info!(signal = name, "draining");
     };
     server::serve(listener, app, tls, shutdown).await;
+    watches.shutdown().await;
     reloads.abort();
     // What the task held is dropped by now, and so the HSMs are closed.
     let _ = reloads.await;

@@ -5,7 +5,11 @@
 
 use super::{Metrics, STATIONS, SpanCounts};
 use crate::app::App;
+use crate::config::Groups;
 use crate::events::Operation;
+use crate::hsm::HealthStatus;
+use crate::hsm::group::{BreakerReport, BreakerState};
+use crate::hsm::monitored::Monitored;
 use crate::hsm::pkcs11::{OTHERS, Pkcs11Hsm, names};
 use crate::server::Refused;
 use crate::tls::CertificateFacts;
@@ -24,6 +28,8 @@ pub struct Sources {
     pub app: Arc<App>,
     /// The HSMs.
     pub hsms: Vec<HsmSource>,
+    /// The HSMs of each key store, with their breakers.
+    pub groups: Groups,
     /// What the server's certificate says of itself, now.
     pub certificate: Box<dyn Fn() -> Option<CertificateFacts> + Send + Sync>,
     /// Lines of the log that were dropped because its reader stalled.
@@ -40,6 +46,15 @@ pub struct HsmSource {
     pub name: String,
     /// The HSM.
     pub hsm: Arc<Pkcs11Hsm>,
+    /// The watch over it.
+    pub monitor: Arc<Monitored>,
+}
+
+impl HsmSource {
+    /// Whether a request given to it now has a chance: some session could take it, and the latest check did not fail.
+    pub fn is_usable(&self) -> bool {
+        self.hsm.stats().usable && self.monitor.status() != Some(HealthStatus::Unavailable)
+    }
 }
 
 /// Facts about this process, named as Prometheus' client libraries name them.
@@ -323,8 +338,11 @@ impl Content {
         )?;
         sheet.gauges(
             "xks_proxy_hsm_usable",
-            "1 when some session could take a request now.",
-            all.iter().map(|(hsm, stats)| (vec![("hsm", *hsm)], f64::from(u8::from(stats.usable)))),
+            "1 when some session could take a request now and the latest health check has not failed.",
+            self.sources
+                .hsms
+                .iter()
+                .map(|source| (vec![("hsm", source.name.as_str())], f64::from(u8::from(source.is_usable())))),
         )?;
         sheet.counters(
             "xks_proxy_hsm_calls",
@@ -347,6 +365,8 @@ impl Content {
                 reasons.map(|(reason, count)| (vec![("hsm", *hsm), ("reason", reason)], count))
             }),
         )?;
+        self.health(sheet)?;
+        self.breakers(sheet)?;
         let mut answers = Vec::new();
         for source in &self.sources.hsms {
             for (ck_rv, count) in source.hsm.return_values() {
@@ -364,6 +384,79 @@ impl Content {
                 (vec![("hsm", *hsm), ("ckr", *name), ("number", number.as_str())], *count)
             }),
         )
+    }
+
+    fn health(&self, sheet: &mut Sheet<'_, '_>) -> fmt::Result {
+        let states = [
+            ("active", Some(HealthStatus::Active)),
+            ("degraded", Some(HealthStatus::Degraded)),
+            ("unavailable", Some(HealthStatus::Unavailable)),
+            ("unknown", None),
+        ];
+        let hsms = &self.sources.hsms;
+        sheet.gauges(
+            "xks_proxy_hsm_health",
+            "1 for the state that the latest health check found, 0 for the others; unknown: none of the last minute.",
+            hsms.iter().flat_map(|source| {
+                let found = source.monitor.status();
+                states.map(|(name, state)| {
+                    let labels = vec![("hsm", source.name.as_str()), ("status", name)];
+                    (labels, f64::from(u8::from(state == found)))
+                })
+            }),
+        )?;
+        sheet.gauges(
+            "xks_proxy_hsm_health_check_duration_seconds",
+            "How long the latest health check took.",
+            hsms.iter().filter_map(|source| {
+                Some((vec![("hsm", source.name.as_str())], source.monitor.latest()?.took.as_secs_f64()))
+            }),
+        )
+    }
+
+    fn breakers(&self, sheet: &mut Sheet<'_, '_>) -> fmt::Result {
+        let states = [
+            ("closed", BreakerState::Closed),
+            ("half_open", BreakerState::HalfOpen),
+            ("open", BreakerState::Open),
+        ];
+        let groups = self.sources.groups.load();
+        let all: Vec<_> = groups
+            .iter()
+            .flat_map(|(store, group)| {
+                group.breakers().into_iter().map(move |report| (store.as_str(), report))
+            })
+            .collect();
+        sheet.gauges(
+            "xks_proxy_hsm_breaker",
+            "1 for the state of the circuit breaker of an HSM in a key store, 0 for the others; open: left alone.",
+            all.iter().flat_map(|(store, report)| {
+                states.map(|(name, state)| {
+                    let labels = vec![("key_store", *store), ("hsm", report.member.as_str()), ("state", name)];
+                    (labels, f64::from(u8::from(state == report.state)))
+                })
+            }),
+        )?;
+        let counters: [(&str, &str, fn(&BreakerReport) -> u64); 3] = [
+            ("xks_proxy_hsm_breaker_opened", "How often the breaker has opened.", |report| report.opened),
+            (
+                "xks_proxy_hsm_failovers",
+                "Requests that this HSM failed or kept waiting, and that another one was asked for.",
+                |report| report.failovers,
+            ),
+            (
+                "xks_proxy_hsm_hedges",
+                "Requests for which this HSM was asked early, beside another one.",
+                |report| report.hedges,
+            ),
+        ];
+        for (name, help, count) in counters {
+            let of_members = all.iter().map(|(store, report)| {
+                (vec![("key_store", *store), ("hsm", report.member.as_str())], count(report))
+            });
+            sheet.counters(name, help, of_members)?;
+        }
+        Ok(())
     }
 
     /// Credentials, configuration, log and build.

@@ -4,7 +4,8 @@
 //! that is out does not make it red: every proxy has the same HSMs, and taking all proxies out of service would turn a
 //! part of an outage into the whole of it.
 
-use crate::metrics::Sources;
+use crate::hsm::HealthStatus;
+use crate::metrics::{HsmSource, Sources};
 use std::fmt;
 
 /// What was checked.
@@ -30,18 +31,21 @@ pub struct Check {
 impl Readiness {
     /// As things are now.
     pub fn of(sources: &Sources) -> Self {
-        let check = |name: &str, stats: crate::hsm::pkcs11::PoolStats| Check {
-            name: name.to_owned(),
-            usable: stats.usable,
-            detail: format!(
-                "{} idle, {} in use, {} without a session, {} set aside",
+        let check = |source: &HsmSource| {
+            let stats = source.hsm.stats();
+            let health = match source.monitor.status() {
+                Some(HealthStatus::Active) => "active",
+                Some(HealthStatus::Degraded) => "degraded",
+                Some(HealthStatus::Unavailable) => "unavailable",
+                None => "not checked yet",
+            };
+            let detail = format!(
+                "{health}; sessions: {} idle, {} in use, {} not open, {} set aside",
                 stats.idle, stats.in_use, stats.without_session, stats.set_aside
-            ),
+            );
+            Check { name: source.name.clone(), usable: source.is_usable(), detail }
         };
-        Self {
-            draining: sources.app.is_draining(),
-            hsms: sources.hsms.iter().map(|source| check(&source.name, source.hsm.stats())).collect(),
-        }
+        Self { draining: sources.app.is_draining(), hsms: sources.hsms.iter().map(check).collect() }
     }
 
     /// Send traffic.
