@@ -157,10 +157,21 @@ pub struct KeyStoreConfig {
     pub keys: KeyDirectory,
     /// The line of each entry of `keys`, to say where a key that the HSM does not know is named.
     pub key_lines: BTreeMap<KeyId, usize>,
-    /// Who may do what.
+    /// Who may do what: rules and modes. The policies come from their files when they are built.
     pub access: Access,
+    /// Where the Cedar policies are, if it has any.
+    pub cedar: Option<CedarConfig>,
     /// Who may sign, at least one.
     pub credentials: Vec<CredentialConfig>,
+}
+
+/// `[key_store.cedar]`, but for the mode, which is [`Access::policies_mode`].
+#[derive(Clone, Debug)]
+pub struct CedarConfig {
+    /// The policies.
+    pub policy_file: Placed<PathBuf>,
+    /// The schema they are checked against; `None` takes the built-in one.
+    pub schema_file: Option<Placed<PathBuf>>,
 }
 
 /// One `[[key_store.credential]]`.
@@ -201,6 +212,14 @@ impl Config {
         let source = error::Source { file, text };
         let raw: raw::Raw = toml::from_str(text).map_err(|error| source.explain(&error))?;
         check::check(raw, &source)
+    }
+
+    /// The policy and schema files that a reload reads again, each as often as it is named.
+    pub fn policy_files(&self) -> impl Iterator<Item = &Path> {
+        let files = self.key_stores.iter().filter_map(|store| store.cedar.as_ref());
+        files
+            .flat_map(|cedar| std::iter::once(&cedar.policy_file).chain(&cedar.schema_file))
+            .map(|file| file.value.as_path())
     }
 
     /// An error at a line of this configuration's file.

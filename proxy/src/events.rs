@@ -89,6 +89,8 @@ pub struct AuditEvent {
     pub error_name: Option<ErrorName>,
     /// The cause of the error, for operators only.
     pub detail: Option<String>,
+    /// Why rules or policies in shadow mode would have denied the request.
+    pub shadow_denied: Option<String>,
     /// The PKCS#11 return value behind the error.
     pub ck_rv: Option<u64>,
     /// Where the time went.
@@ -115,6 +117,7 @@ impl AuditEvent {
             status: STATUS_CALLER_GONE,
             error_name: None,
             detail: None,
+            shadow_denied: None,
             ck_rv: None,
             stations: Stations::default(),
         }
@@ -162,6 +165,8 @@ pub fn json_line(event: &AuditEvent) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        shadow_denied: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         ck_rv: Option<String>,
         read_us: u128,
         sigv4_us: u128,
@@ -187,6 +192,7 @@ pub fn json_line(event: &AuditEvent) -> String {
         status: event.status,
         error_name: event.error_name.map(ErrorName::as_str),
         detail: event.detail.as_deref(),
+        shadow_denied: event.shadow_denied.as_deref(),
         ck_rv: event.ck_rv.map(|rv| format!("{rv:#x}")),
         read_us: event.stations.read.as_micros(),
         sigv4_us: event.stations.sigv4.as_micros(),

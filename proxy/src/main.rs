@@ -1,11 +1,13 @@
 //! The daemon `xks-proxy`: arguments → configuration → HSMs → bind → serve → drain.
 //!
-//! Exit codes: 0 served and drained, or checked and found right; 2 anything wrong, with one line on standard error.
+//! Exit codes: 0 served and drained, or checked and found right; 1 a policy test found wrong; 2 anything wrong, with one
+//! line on standard error.
 
 mod daemon {
     pub(crate) mod check;
     pub(crate) mod log;
     pub(crate) mod ops;
+    pub(crate) mod policy;
     pub(crate) mod process;
     pub(crate) mod serve;
     pub(crate) mod traces;
@@ -38,15 +40,21 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Try access rules and policies before they are in service.
+    Policy {
+        #[command(subcommand)]
+        command: daemon::policy::PolicyCommand,
+    },
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Serve { config } => daemon::serve::run(&config),
-        Command::Check { config } => daemon::check::run(&config),
+        Command::Serve { config } => daemon::serve::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Check { config } => daemon::check::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Policy { command } => daemon::policy::run(command),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(message) => {
             // Nobody is left to tell when standard error is closed.
             let _ = writeln!(std::io::stderr(), "xks-proxy: {message}");

@@ -67,6 +67,7 @@ fn the_defaults_in_the_example_are_the_real_ones() {
         "kms_key_arns",
         "kms_operations",
         "via_services",
+        "schema_file",
     ];
     let written_out = |line: &'static str| {
         let rest = line.strip_prefix("# ")?;

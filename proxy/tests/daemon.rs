@@ -327,6 +327,40 @@ fn sighup_takes_over_credentials_and_refuses_what_is_broken() {
     assert_eq!(daemon.ask("health", &health, OTHER_CREDENTIAL).0, 200);
 }
 
+/// The story of a bank's Friday: a policy that is changed, then broken, then emptied by an editor that is saving it.
+#[test]
+#[cfg(feature = "cedar")]
+fn az_4_sighup_takes_over_policies_and_keeps_the_old_ones_when_the_new_are_broken() {
+    let setup = Setup::new();
+    setup.write("p.cedar", "permit(principal, action, resource);");
+    let cedar = "[key_store.cedar]\npolicy_file = \"p.cedar\"\n";
+    setup.configure(&format!("{}{cedar}", setup.config()));
+    let mut daemon = Daemon::start(&setup);
+    let ask = |daemon: &Daemon| daemon.ask("keys/no-such-key/encrypt", &encrypt("aGk="), CREDENTIAL).0;
+    assert_eq!(ask(&daemon), 404, "allowed, and then not found");
+
+    let nobody = "@id(\"nobody\") forbid(principal, action, resource);";
+    setup.write("p.cedar", &format!("permit(principal, action, resource); {nobody}"));
+    assert_eq!(daemon.reload(), "reloaded");
+    assert_eq!(ask(&daemon), 403);
+    assert_eq!(daemon.event()["detail"], "cedar: the policy \"nobody\" forbids the request");
+
+    let (file, policies) = (setup.path("xks.toml"), setup.path("p.cedar"));
+    for (text, place, why) in [
+        ("permit(principal, action, resource)", ":1:36", "unexpected end of input"),
+        ("", "", "there is no policy, which would deny every request"),
+    ] {
+        setup.write("p.cedar", text);
+        let told = daemon.reload();
+        let line = format!("{}:18: {}{place}: {why}", file.display(), policies.display());
+        assert!(told.starts_with(&format!("not reloaded, the old configuration stays: {line}")), "{told}");
+        assert_eq!(ask(&daemon), 403, "the old policies stay");
+    }
+    setup.write("p.cedar", "permit(principal, action, resource);");
+    assert_eq!(daemon.reload(), "reloaded");
+    assert_eq!(ask(&daemon), 404);
+}
+
 #[test]
 fn it_serves_tls_with_the_configured_certificate() {
     let setup = Setup::new();

@@ -2,6 +2,7 @@
 //!
 //! Place on the map: the last step of `config`, and the only one that reads more than the configuration's text.
 
+mod access;
 mod created;
 mod groups;
 mod hsms;
@@ -13,6 +14,7 @@ pub use hsms::Hsms;
 
 use super::{Config, ConfigError};
 use crate::app::{App, KeyStore};
+use crate::authorise::Access;
 use crate::env::Env;
 use crate::events::Subscriber;
 use crate::hsm::Hsm;
@@ -57,10 +59,11 @@ impl Config {
         };
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
+        let accesses = self.accesses()?;
         let hsms = self.open_hsms()?;
         let monitors = self.monitors(&hsms);
         let made = self.groups(&monitors, None)?;
-        let stores = self.stores(credentials, &made);
+        let stores = self.stores(credentials, accesses, &made);
         let groups = Groups::default();
         groups.replace(made);
         let app = App::new(self.settings.clone(), stores, env, subscriber)
@@ -71,17 +74,18 @@ impl Config {
     fn stores(
         &self,
         credentials: Vec<Vec<Credential>>,
+        accesses: Vec<Access>,
         groups: &BTreeMap<String, Arc<HsmGroup>>,
     ) -> Vec<KeyStore> {
         let mut stores = Vec::new();
-        for (store, credentials) in self.key_stores.iter().zip(credentials) {
+        for ((store, credentials), access) in self.key_stores.iter().zip(credentials).zip(accesses) {
             // Made of the same list.
             let Some(group) = groups.get(&store.name) else { continue };
             let hsm: Arc<dyn Hsm> = Arc::<HsmGroup>::clone(group);
             stores.push(KeyStore {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
-                access: store.access.clone(),
+                access,
                 ..KeyStore::new(&*store.name, store.prefix.clone(), credentials, hsm)
             });
         }
@@ -117,7 +121,8 @@ impl Ready {
         }
         let credentials = config.credentials()?;
         let groups = config.groups(&self.monitors, Some((&self.config, &self.groups)))?;
-        let stores = config.stores(credentials, &groups);
+        let accesses = config.accesses()?;
+        let stores = config.stores(credentials, accesses, &groups);
         self.app.replace_stores(stores).map_err(|error| config.error(1, error.to_string()))?;
         self.groups.replace(groups);
         self.config = config;

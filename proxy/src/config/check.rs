@@ -2,6 +2,7 @@
 //!
 //! Place on the map: the second step of `config`; `build` is the third.
 
+mod access;
 mod failover;
 mod hsm;
 mod key_store;

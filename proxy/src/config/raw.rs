@@ -135,12 +135,14 @@ pub(super) struct RawKeyStore {
     pub(super) hsms: At<Vec<Spanned<String>>>,
     pub(super) find_keys_by: Option<RawFindKeysBy>,
     pub(super) failover: At<RawFailover>,
+    pub(super) allow_mode: Option<RawMode>,
     #[serde(default)]
     pub(super) credential: Vec<Spanned<RawCredential>>,
     #[serde(default)]
     pub(super) key: Vec<Spanned<RawKey>>,
     #[serde(default)]
     pub(super) allow: Vec<RawAllow>,
+    pub(super) cedar: Option<RawCedar>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -148,6 +150,13 @@ pub(super) struct RawKeyStore {
 pub(super) enum RawFindKeysBy {
     Label,
     Entry,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawMode {
+    Enforce,
+    Shadow,
 }
 
 #[derive(Deserialize)]
@@ -196,6 +205,14 @@ pub(super) struct RawAllow {
     pub(super) kms_key_arns: At<Vec<Spanned<String>>>,
     pub(super) kms_operations: At<Vec<Spanned<String>>>,
     pub(super) via_services: At<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCedar {
+    pub(super) policy_file: Spanned<String>,
+    pub(super) schema_file: At<String>,
+    pub(super) mode: Option<RawMode>,
 }
 
 #[cfg(test)]
@@ -255,6 +272,7 @@ mod tests {
             ("[[key_store.key]]", fields::<RawKey>()),
             ("[[key_store.key]]", fields::<RawVersion>()),
             ("[[key_store.allow]]", fields::<RawAllow>()),
+            ("[key_store.cedar]", fields::<RawCedar>()),
         ];
         for (header, keys) in tables {
             let (_, rest) = example.split_once(&format!("\n{header}\n")).expect(header);

@@ -106,7 +106,9 @@ async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
             store.credentials.len(),
             store.keys.entries.len(),
             match store.access.rules.len() {
+                0 if store.cedar.is_some() => "Cedar policies".to_owned(),
                 0 => "none, every signed request is allowed".to_owned(),
+                rules if store.cedar.is_some() => format!("{rules}, and Cedar policies"),
                 rules => rules.to_string(),
             },
         ));

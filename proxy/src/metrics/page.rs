@@ -254,6 +254,13 @@ impl Content {
                 })
             }),
         )?;
+        sheet.counters(
+            "xks_proxy_shadow_denials",
+            "Requests that rules or policies in shadow mode would have denied.",
+            all.iter().map(|(store, operation, series)| {
+                (vec![("key_store", *store), ("operation", *operation)], series.shadow_denied())
+            }),
+        )?;
         sheet.histograms(
             "xks_proxy_request_duration_seconds",
             "Time from the head of a request to its answer; AWS KMS gives up after 0.25 s, the network included.",

@@ -27,13 +27,14 @@ impl Requests {
 /// Of one key store and operation.
 pub(super) struct Series {
     outcomes: [AtomicU64; OUTCOMES],
+    shadow_denied: AtomicU64,
     pub(super) duration: Histogram,
 }
 
 impl Default for Series {
     fn default() -> Self {
         let outcomes = std::array::from_fn(|_| AtomicU64::new(0));
-        Self { outcomes, duration: Histogram::new(&REQUEST_BOUNDS) }
+        Self { outcomes, shadow_denied: AtomicU64::new(0), duration: Histogram::new(&REQUEST_BOUNDS) }
     }
 }
 
@@ -102,7 +103,15 @@ impl Series {
         if let Some(count) = self.outcomes.get(index(event)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        if event.shadow_denied.is_some() {
+            self.shadow_denied.fetch_add(1, Ordering::Relaxed);
+        }
         self.duration.observe(event.stations.total);
+    }
+
+    /// Requests that rules or policies in shadow mode would have denied.
+    pub(super) fn shadow_denied(&self) -> u64 {
+        self.shadow_denied.load(Ordering::Relaxed)
     }
 
     pub(super) fn counts(&self) -> impl Iterator<Item = (Outcome, u64)> {

@@ -5,7 +5,6 @@
 use super::super::raw::RawKeyStore;
 use super::{Once, Place};
 use crate::app::OtherKeys;
-use crate::authorise::{Access, Rule};
 use crate::config::{ConfigError, HsmConfig, KeyStoreConfig};
 use crate::key::UriPrefix;
 use toml::Spanned;
@@ -60,8 +59,7 @@ impl Place<'_> {
             credentials.push(credential);
         }
         let (keys, key_lines) = self.keys(store.find_keys_by, store.key)?;
-        let rules: Result<Vec<Rule>, ConfigError> =
-            (1..).zip(store.allow).map(|(number, allow)| self.rule(number, allow)).collect();
+        let (access, cedar) = self.access(store.allow_mode, store.allow, store.cedar)?;
         Ok(KeyStoreConfig {
             name: name.value,
             prefix,
@@ -70,7 +68,8 @@ impl Place<'_> {
             failover,
             keys,
             key_lines,
-            access: Access { rules: rules? },
+            access,
+            cedar,
             credentials,
         })
     }
