@@ -8,6 +8,7 @@ use crate::env::Env;
 use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::key::{KeyId, KeyName, KeyVersion, UriPrefix};
+use crate::server::Counts;
 use crate::sigv4::Credential;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
@@ -204,6 +205,8 @@ pub struct App {
     pub subscriber: Arc<dyn Subscriber>,
     /// How many requests are being worked on.
     pub admission: Admission,
+    /// How many connections there are.
+    pub connections: Counts,
     stores: ArcSwap<Stores>,
     draining: AtomicBool,
 }
@@ -252,6 +255,7 @@ impl App {
             ping_path: settings.ping_path,
             env,
             subscriber,
+            connections: Counts::default(),
             stores: ArcSwap::from_pointee(by_prefix(stores)?),
             draining: AtomicBool::new(false),
         })
@@ -270,6 +274,11 @@ impl App {
     /// The key store with exactly this prefix, in the form of [`UriPrefix::as_str`].
     pub fn store(&self, prefix: &str) -> Option<Arc<KeyStore>> {
         self.stores.load().get(prefix).cloned()
+    }
+
+    /// The key stores now, in the order of their prefixes.
+    pub fn stores(&self) -> Vec<Arc<KeyStore>> {
+        self.stores.load().values().cloned().collect()
     }
 
     /// From now on the load balancer's health check answers 503, so that it sends its traffic elsewhere, while

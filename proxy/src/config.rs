@@ -9,11 +9,13 @@ mod check;
 mod error;
 mod raw;
 
-pub use build::{Hsms, Ready};
+pub use build::{Groups, Hsms, Ready};
 pub use error::ConfigError;
 
 use crate::app::{KeyDirectory, Settings};
 use crate::authorise::Access;
+use crate::env::UnixTime;
+use crate::hsm::group::GroupSettings;
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::{KeyId, KeyName, UriPrefix};
 use std::collections::BTreeMap;
@@ -30,6 +32,12 @@ pub struct Config {
     pub listen: Placed<SocketAddr>,
     /// Certificate and key; `None` serves plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// Where to answer probes and Prometheus; `None` answers neither.
+    pub ops: Option<Placed<SocketAddr>>,
+    /// How much the daemon says of itself; audit events are always written.
+    pub log_level: LogLevel,
+    /// Where to send traces; `None` makes none.
+    pub otel: Option<OtelConfig>,
     /// Limits, their ranges checked, and what the proxy says of itself.
     pub settings: Settings,
     /// The HSMs, each named once.
@@ -47,6 +55,33 @@ pub struct TlsFiles {
     pub certificate_file: Placed<PathBuf>,
     /// PKCS#8, PKCS#1 or SEC1.
     pub key_file: Placed<PathBuf>,
+}
+
+/// `[log] level`: lines of this weight and heavier are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What needs somebody now.
+    Error,
+    /// What needs somebody some day.
+    Warn,
+    /// Starts, ends and reloads too.
+    #[default]
+    Info,
+    /// What ends connections early too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// `[otel]`, with an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtelConfig {
+    /// Base URI of an OTLP/gRPC collector, plain HTTP.
+    pub endpoint: Placed<String>,
+    /// The resource attribute `service.name`.
+    pub service_name: String,
+    /// Share of the requests that become traces, 0 to 1.
+    pub sample_ratio: f64,
 }
 
 /// A value and the line it stands on, for mistakes that only show later.
@@ -101,6 +136,8 @@ pub struct HsmConfig {
     pub iv_source: IvSource,
     /// The key that GetHealthStatus tries.
     pub health_key: Option<KeyName>,
+    /// How often its health is checked.
+    pub health_interval: Option<Duration>,
 }
 
 /// One `[[key_store]]`.
@@ -112,8 +149,10 @@ pub struct KeyStoreConfig {
     pub prefix: UriPrefix,
     /// The region KMS must sign for; `None` accepts any.
     pub region: Option<String>,
-    /// Index into [`Config::hsms`].
-    pub hsm: usize,
+    /// Indices into [`Config::hsms`], 1 to 10, each once.
+    pub hsms: Vec<usize>,
+    /// How it changes between them.
+    pub failover: GroupSettings,
     /// Which HSM key stands behind an external key id.
     pub keys: KeyDirectory,
     /// The line of each entry of `keys`, to say where a key that the HSM does not know is named.
@@ -142,6 +181,8 @@ pub struct CredentialConfig {
     pub access_key_id: Placed<String>,
     /// The secret half.
     pub secret: Placed<SecretPlace>,
+    /// Since when it is in use, for metrics; `None` leaves it to the date of the secret's file.
+    pub created: Option<UnixTime>,
 }
 
 impl Config {

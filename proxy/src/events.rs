@@ -8,6 +8,7 @@ use crate::calendar::rfc3339;
 use crate::env::UnixTime;
 use crate::error::ErrorName;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The four operations of the API.
@@ -128,11 +129,13 @@ impl AuditEvent {
 pub const STATUS_CALLER_GONE: u16 = 499;
 
 /// The event as one line of JSON without a newline, for the audit log. Unknown fields are left out; times are whole
-/// microseconds; `time` is RFC 3339 in UTC; `ck_rv` is hexadecimal, as PKCS#11 writes it.
+/// microseconds; `time` is RFC 3339 in UTC; `kind` is `audit`, where the daemon's own lines have `daemon`; `ck_rv` is
+/// hexadecimal, as PKCS#11 writes it.
 pub fn json_line(event: &AuditEvent) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
         time: String,
+        kind: &'static str,
         request_id: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         key_store: Option<&'a str>,
@@ -173,6 +176,7 @@ pub fn json_line(event: &AuditEvent) -> String {
     }
     let line = Line {
         time: rfc3339(event.time),
+        kind: "audit",
         request_id: &event.request_id,
         key_store: event.key_store.as_deref(),
         operation: event.operation.map(Operation::as_str),
@@ -200,6 +204,15 @@ pub fn json_line(event: &AuditEvent) -> String {
     serde_json::to_string(&line).unwrap_or_default()
 }
 
+/// Tells several subscribers, in order.
+pub struct Several(pub Vec<Arc<dyn Subscriber>>);
+
+impl Subscriber for Several {
+    fn audit(&self, event: &AuditEvent) {
+        self.0.iter().for_each(|subscriber| subscriber.audit(event));
+    }
+}
+
 /// Receives every event. Called on the request's own task: must be quick and must not block.
 pub trait Subscriber: Send + Sync {
     /// One request has been answered, or given up because its caller went away.
@@ -221,7 +234,7 @@ mod tests {
         event.stations.total = Duration::from_nanos(1_234_567);
         assert_eq!(
             json_line(&event),
-            "{\"time\":\"2026-01-02T03:04:05.678Z\",\"request_id\":\"00ff\",\"operation\":\"Encrypt\",\
+            "{\"time\":\"2026-01-02T03:04:05.678Z\",\"kind\":\"audit\",\"request_id\":\"00ff\",\"operation\":\"Encrypt\",\
              \"kms_request_id\":\"a\\\"b\\nc\",\"status\":500,\"error_name\":\"InternalException\",\"ck_rv\":\"0x30\",\
              \"read_us\":0,\"sigv4_us\":0,\"parse_us\":0,\"hsm_us\":0,\"total_us\":1234}"
         );

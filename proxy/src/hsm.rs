@@ -1,8 +1,10 @@
 //! The `Hsm` capability in XKS words, not PKCS#11 words. Implementations depend on this crate, never the reverse.
 //!
-//! Place on the map: the last station before the reply. `pkcs11` is the production implementation; the emulated
-//! HSM lives in a crate above this one.
+//! Place on the map: the last station before the reply. `pkcs11` is the production implementation, `group` makes one of
+//! several, `monitored` watches the health of each; the emulated HSM lives in a crate above this one.
 
+pub mod group;
+pub mod monitored;
 pub mod pkcs11;
 
 use crate::key::KeyName;

@@ -11,8 +11,11 @@ mod daemon {
     pub(crate) mod keys;
     pub(crate) mod log;
     pub(crate) mod new_file;
+    pub(crate) mod ops;
     pub(crate) mod policy;
+    pub(crate) mod process;
     pub(crate) mod serve;
+    pub(crate) mod traces;
 }
 
 use clap::{Args, CommandFactory, Parser, Subcommand};

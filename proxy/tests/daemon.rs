@@ -546,3 +546,54 @@ fn wrong_usage_ends_with_2() {
     let output = Command::new(env!("CARGO_BIN_EXE_xks-proxy")).arg("serve").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+/// Another token of the same module, which holds no key.
+const STANDBY: &str = "[[hsm]]\nname = \"standby\"\nmodule = \"{module}\"\ntoken_label = \"spare\"\npin_file = \"pin\"\n\
+    sessions_max = 1\nhealth_interval_ms = 1000\n[[key_store]]";
+
+fn with_standby(setup: &Setup) -> String {
+    let module = SoftHsm::get().module.display().to_string();
+    setup.config().replace("[[key_store]]", &STANDBY.replace("{module}", &module))
+}
+
+#[test]
+fn sighup_changes_which_hsms_a_key_store_uses() {
+    let setup = Setup::new();
+    let config = with_standby(&setup);
+    setup.configure(&config);
+    let mut daemon = Daemon::start(&setup);
+    let devices = |daemon: &Daemon| {
+        let (status, health) = daemon.ask("health", &json!({ "requestMetadata": metadata() }), CREDENTIAL);
+        assert_eq!(status, 200);
+        health["ekmFleetDetails"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| it["healthStatus"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(devices(&daemon), ["ACTIVE"]);
+    setup.configure(&config.replace("hsm = \"softhsm\"", "hsms = [\"softhsm\", \"standby\"]"));
+    assert_eq!(daemon.reload(), "reloaded");
+    assert_eq!(devices(&daemon), ["ACTIVE", "ACTIVE"]);
+    // The standby has no key: whoever is asked first, the key is found.
+    let body = json!({ "requestMetadata": metadata() });
+    for _ in 0..4 {
+        assert_eq!(daemon.ask("keys/foo/metadata", &body, CREDENTIAL).0, 200);
+    }
+    assert_eq!(daemon.ask("keys/nowhere/metadata", &body, CREDENTIAL).0, 404);
+}
+
+#[test]
+fn check_looks_for_keys_in_every_hsm_of_the_store() {
+    let setup = Setup::new();
+    let key = "[[key_store.key]]\nid = \"orders\"\ncurrent_version = 1\nversions = [{ version = 1, label = \"foo\" }]\n";
+    let config = with_standby(&setup) + key;
+    setup.configure(&config.replace("hsm = \"softhsm\"", "hsms = [\"softhsm\", \"standby\"]"));
+    let output = setup.run("check");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = "key orders, version 1, label \"foo\", in hsm \"standby\": KeyNotFound";
+    assert!(output.status.code() == Some(2) && told.contains(line), "{told}");
+    setup.configure(&config.replace("hsm = \"softhsm\"", "hsms = [\"softhsm\"]"));
+    assert_eq!(setup.run("check").status.code(), Some(0));
+}

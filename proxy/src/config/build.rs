@@ -3,11 +3,14 @@
 //! Place on the map: the last step of `config`, and the only one that reads more than the configuration's text.
 
 mod access;
+mod created;
+mod groups;
 mod hsms;
 mod piecewise;
 mod secret;
 mod tls;
 
+pub use groups::Groups;
 pub use hsms::Hsms;
 
 use super::{Config, ConfigError};
@@ -16,8 +19,11 @@ use crate::authorise::Access;
 use crate::env::Env;
 use crate::events::Subscriber;
 use crate::hsm::Hsm;
-use crate::hsm::pkcs11::Pkcs11Hsm;
+use crate::hsm::group::HsmGroup;
+use crate::hsm::monitored::Monitored;
 use crate::sigv4::Credential;
+use crate::tls::CertificateFacts;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What the daemon serves, and the configuration it was made from.
@@ -26,10 +32,16 @@ pub struct Ready {
     pub config: Config,
     /// `None` serves plain HTTP.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What the server's certificate says of itself.
+    pub certificate: Option<CertificateFacts>,
     /// The proxy.
     pub app: Arc<App>,
     /// The open HSMs, in the order of [`Config::hsms`].
     pub hsms: Hsms,
+    /// What is known of the health of each, in the same order. [`Monitored::watch`] is to be run for each.
+    pub monitors: Vec<Arc<Monitored>>,
+    /// The HSMs of each key store as one, for metrics.
+    pub groups: Groups,
 }
 
 impl Config {
@@ -39,31 +51,38 @@ impl Config {
     /// # Errors
     /// For the first thing that is missing, unreadable or refused, at the line that names it.
     pub fn build(mut self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
-        let tls = match self.tls.clone() {
-            None => None,
-            Some(files) => Some(self.server_config(&files, Arc::clone(&env))?),
+        let (tls, certificate) = match self.tls.clone() {
+            None => (None, None),
+            Some(files) => {
+                let (tls, certificate) = self.server_config(&files, Arc::clone(&env))?;
+                (Some(tls), certificate)
+            }
         };
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
         let accesses = self.accesses()?;
         let hsms = self.open_hsms()?;
-        let stores = self.stores(credentials, accesses, &hsms);
+        let monitors = self.monitors(&hsms);
+        let made = self.groups(&monitors, None)?;
+        let stores = self.stores(credentials, accesses, &made);
+        let groups = Groups::default();
+        groups.replace(made);
         let app = App::new(self.settings.clone(), stores, env, subscriber)
             .map_err(|error| self.error(1, error.to_string()))?;
-        Ok(Ready { config: self, tls, app: Arc::new(app), hsms })
+        Ok(Ready { config: self, tls, certificate, app: Arc::new(app), hsms, monitors, groups })
     }
 
     fn stores(
         &self,
         credentials: Vec<Vec<Credential>>,
         accesses: Vec<Access>,
-        hsms: &[Arc<Pkcs11Hsm>],
+        groups: &BTreeMap<String, Arc<HsmGroup>>,
     ) -> Vec<KeyStore> {
         let mut stores = Vec::new();
         for ((store, credentials), access) in self.key_stores.iter().zip(credentials).zip(accesses) {
-            // `check` has resolved the index against the same list.
-            let Some(hsm) = hsms.get(store.hsm) else { continue };
-            let hsm: Arc<dyn Hsm> = Arc::<Pkcs11Hsm>::clone(hsm);
+            // Made of the same list.
+            let Some(group) = groups.get(&store.name) else { continue };
+            let hsm: Arc<dyn Hsm> = Arc::<HsmGroup>::clone(group);
             stores.push(KeyStore {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
@@ -76,7 +95,8 @@ impl Config {
 }
 
 impl Ready {
-    /// Takes over the key stores of a configuration read anew: credentials, keys and rules (XKS-AUTH-4, XKS-AZ-4).
+    /// Takes over the key stores of a configuration read anew: credentials, keys, rules (XKS-AUTH-4, XKS-AZ-4) and which
+    /// HSMs they use.
     /// No connection is dropped and no HSM is opened again.
     ///
     /// # Errors
@@ -85,6 +105,9 @@ impl Ready {
         let old = &self.config;
         let changed = [
             ("[server]", config.listen != old.listen || config.tls != old.tls),
+            ("[ops]", config.ops != old.ops),
+            ("[log]", config.log_level != old.log_level),
+            ("[otel]", config.otel != old.otel),
             ("[limits], [identity] or ping_path", config.settings != old.settings),
             ("[[hsm]]", config.hsms != old.hsms),
         ];
@@ -98,9 +121,11 @@ impl Ready {
             });
         }
         let credentials = config.credentials()?;
+        let groups = config.groups(&self.monitors, Some((&self.config, &self.groups)))?;
         let accesses = config.accesses()?;
-        let stores = config.stores(credentials, accesses, &self.hsms);
+        let stores = config.stores(credentials, accesses, &groups);
         self.app.replace_stores(stores).map_err(|error| config.error(1, error.to_string()))?;
+        self.groups.replace(groups);
         self.config = config;
         Ok(())
     }

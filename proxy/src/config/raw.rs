@@ -13,6 +13,10 @@ pub(super) type At<T> = Option<Spanned<T>>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     pub(super) server: Spanned<RawServer>,
+    pub(super) ops: At<RawOps>,
+    #[serde(default)]
+    pub(super) log: RawLog,
+    pub(super) otel: At<RawOtel>,
     #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
@@ -36,6 +40,37 @@ pub(super) struct RawServer {
 pub(super) struct RawTls {
     pub(super) certificate_file: Spanned<String>,
     pub(super) key_file: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOps {
+    pub(super) listen: Spanned<String>,
+    pub(super) public_reason: At<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub(super) level: Option<RawLevel>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOtel {
+    pub(super) endpoint: At<String>,
+    pub(super) service_name: At<String>,
+    pub(super) sample_ratio: At<f64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -80,6 +115,7 @@ pub(super) struct RawHsm {
     pub(super) set_aside_after_ms: At<u64>,
     pub(super) iv_source: Option<RawIvSource>,
     pub(super) health_key_label: At<String>,
+    pub(super) health_interval_ms: At<u64>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -95,8 +131,10 @@ pub(super) struct RawKeyStore {
     pub(super) name: Spanned<String>,
     pub(super) uri_prefix: Spanned<String>,
     pub(super) region: At<String>,
-    pub(super) hsm: Spanned<String>,
+    pub(super) hsm: At<String>,
+    pub(super) hsms: At<Vec<Spanned<String>>>,
     pub(super) find_keys_by: Option<RawFindKeysBy>,
+    pub(super) failover: At<RawFailover>,
     pub(super) allow_mode: Option<RawMode>,
     #[serde(default)]
     pub(super) credential: Vec<Spanned<RawCredential>>,
@@ -123,10 +161,22 @@ pub(super) enum RawMode {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawFailover {
+    pub(super) attempt_share_percent: At<u64>,
+    pub(super) breaker_failures: At<u64>,
+    pub(super) breaker_pause_ms: At<u64>,
+    pub(super) breaker_pause_max_ms: At<u64>,
+    pub(super) hedge: Option<bool>,
+    pub(super) hedge_share_percent: At<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawCredential {
     pub(super) access_key_id: Spanned<String>,
     pub(super) secret_file: At<String>,
     pub(super) secret_env: At<String>,
+    pub(super) created: At<toml::value::Datetime>,
 }
 
 #[derive(Deserialize)]
@@ -210,10 +260,14 @@ mod tests {
         let tables = [
             ("[server]", fields::<RawServer>()),
             ("[server.tls]", fields::<RawTls>()),
+            ("[ops]", fields::<RawOps>()),
+            ("[log]", fields::<RawLog>()),
+            ("[otel]", fields::<RawOtel>()),
             ("[limits]", fields::<RawLimits>()),
             ("[identity]", fields::<RawIdentity>()),
             ("[[hsm]]", fields::<RawHsm>()),
             ("[[key_store]]", fields::<RawKeyStore>()),
+            ("[key_store.failover]", fields::<RawFailover>()),
             ("[[key_store.credential]]", fields::<RawCredential>()),
             ("[[key_store.key]]", fields::<RawKey>()),
             ("[[key_store.key]]", fields::<RawVersion>()),

@@ -4,7 +4,7 @@
 
 use super::super::{Config, ConfigError, TlsFiles};
 use crate::env::Env;
-use crate::tls;
+use crate::tls::{self, CertificateFacts};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -13,7 +13,7 @@ impl Config {
         &mut self,
         files: &TlsFiles,
         env: Arc<dyn Env>,
-    ) -> Result<Arc<rustls::ServerConfig>, ConfigError> {
+    ) -> Result<(Arc<rustls::ServerConfig>, Option<CertificateFacts>), ConfigError> {
         let (certificate, key) = (&files.certificate_file, &files.key_file);
         let pem = self.read(certificate, "certificate file")?;
         let chain = tls::certificates_from_pem(&pem, &certificate.value.display().to_string())
@@ -22,7 +22,9 @@ impl Config {
         self.warn_if_readable(key, "private key");
         let private = tls::private_key_from_pem(&pem, &key.value.display().to_string())
             .map_err(|error| self.error(key.line, error.to_string()))?;
-        tls::server_config(chain, private, env)
-            .map_err(|error| self.error(certificate.line, error.to_string()))
+        let facts = chain.first().and_then(|own| CertificateFacts::from_der(own).ok());
+        let config = tls::server_config(chain, private, env)
+            .map_err(|error| self.error(certificate.line, error.to_string()))?;
+        Ok((config, facts))
     }
 }

@@ -55,6 +55,11 @@ impl Place<'_> {
                 None => None,
                 Some(label) => Some(KeyName::Label(self.not_empty(label, "health_key_label")?)),
             },
+            health_interval: self.duration_ms(
+                &raw.health_interval_ms,
+                "health_interval_ms",
+                1_000..=55_000,
+            )?,
         })
     }
 }

@@ -5,8 +5,12 @@
 use super::super::raw::{At, RawCredential};
 use super::Place;
 use crate::config::{ConfigError, CredentialConfig, Placed, SecretPlace};
+use crate::env::UnixTime;
 use crate::secret::Secret;
-use crate::sigv4::Credential;
+use crate::sigv4::{Credential, days_since_1970};
+use std::time::Duration;
+use toml::Spanned;
+use toml::value::Datetime;
 
 impl Place<'_> {
     pub(super) fn credential(&self, at: usize, raw: RawCredential) -> Result<CredentialConfig, ConfigError> {
@@ -21,7 +25,19 @@ impl Place<'_> {
             "secret_file",
             "secret_env",
         )?;
-        Ok(CredentialConfig { access_key_id: self.placed(raw.access_key_id), secret })
+        let created = raw.created.map(|created| self.created(&created)).transpose()?;
+        Ok(CredentialConfig { access_key_id: self.placed(raw.access_key_id), secret, created })
+    }
+
+    /// A plain date means its first second in UTC.
+    fn created(&self, value: &Spanned<Datetime>) -> Result<UnixTime, ConfigError> {
+        match value.as_ref() {
+            Datetime { date: Some(date), time: None, offset: None } if date.year >= 1970 => {
+                let days = days_since_1970(date.year.into(), date.month.into(), date.day.into());
+                Ok(UnixTime(Duration::from_secs(u64::try_from(days).unwrap_or(0) * 86_400)))
+            }
+            _ => Err(self.error(value, "created is not a plain date after 1970: write one like 2026-01-31")),
+        }
     }
 
     pub(super) fn secret(

@@ -7,6 +7,7 @@ use super::codes::{After, judge};
 use super::keeper::{Device, Open};
 use super::module::{Epoch, Module};
 use super::settings::{IvSource, OpenError, Pkcs11Settings, TokenChoice, TokenSeen};
+use super::stats::ReturnValues;
 use crate::hsm::{Aad, HsmError, HsmErrorKind, Iv, KeyFacts, KeySpec, Sealed};
 use crate::key::KeyName;
 use crate::secret::Plaintext;
@@ -36,6 +37,8 @@ pub(super) struct Opener {
     slot: Mutex<Option<(Epoch, Slot)>>,
     /// The token refused the PIN: from now on this is the answer, and the token is not asked again.
     refused: OnceLock<OpenError>,
+    /// What the library has answered, errors only.
+    pub(super) return_values: ReturnValues,
 }
 
 /// What identifies a token in GetHealthStatus.
@@ -47,7 +50,13 @@ pub(super) struct TokenIdentity {
 
 impl Opener {
     pub(super) fn new(module: Arc<Module>, settings: Pkcs11Settings) -> Self {
-        Self { module, settings, slot: Mutex::new(None), refused: OnceLock::new() }
+        Self {
+            module,
+            settings,
+            slot: Mutex::new(None),
+            refused: OnceLock::new(),
+            return_values: ReturnValues::default(),
+        }
     }
 
     /// A new session, logged in. Blocks for as long as the library does.
@@ -106,6 +115,7 @@ impl Opener {
     }
 
     fn explain(&self, error: &Error) -> OpenError {
+        self.note(error);
         let token = || self.settings.token.clone();
         match error {
             Error::Pkcs11(rv, _) => match rv {
@@ -119,6 +129,13 @@ impl Opener {
                 _ => OpenError::call(error),
             },
             _ => OpenError::call(error),
+        }
+    }
+
+    /// Counts what the library answered.
+    fn note(&self, error: &Error) {
+        if let Error::Pkcs11(rv, _) = error {
+            self.return_values.count(judge(*rv).ck_rv);
         }
     }
 
@@ -454,7 +471,9 @@ impl TokenSession {
     fn inside<T>(&self, call: impl FnOnce(&Session) -> CallResult<T>) -> CallResult<T> {
         let (_, _inside) = self.opener.module.enter();
         match &self.raw {
-            Some(raw) if self.opener.module.epoch() == self.epoch => call(raw),
+            Some(raw) if self.opener.module.epoch() == self.epoch => {
+                call(raw).inspect_err(|error| self.opener.note(error))
+            }
             _ => Err(Error::Pkcs11(RvError::SessionHandleInvalid, Function::GetSessionInfo)),
         }
     }
