@@ -565,17 +565,12 @@ fn sighup_changes_which_hsms_a_key_store_uses() {
     let devices = |daemon: &Daemon| {
         let (status, health) = daemon.ask("health", &json!({ "requestMetadata": metadata() }), CREDENTIAL);
         assert_eq!(status, 200);
-        health["ekmFleetDetails"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|it| it["healthStatus"].clone())
-            .collect::<Vec<_>>()
+        health["ekmFleetDetails"].as_array().unwrap().len()
     };
-    assert_eq!(devices(&daemon), ["ACTIVE"]);
+    assert_eq!(devices(&daemon), 1);
     setup.configure(&config.replace("hsm = \"softhsm\"", "hsms = [\"softhsm\", \"standby\"]"));
     assert_eq!(daemon.reload(), "reloaded");
-    assert_eq!(devices(&daemon), ["ACTIVE", "ACTIVE"]);
+    assert_eq!(devices(&daemon), 2);
     // The standby has no key: whoever is asked first, the key is found.
     let body = json!({ "requestMetadata": metadata() });
     for _ in 0..4 {
