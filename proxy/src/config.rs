@@ -16,6 +16,7 @@ use crate::app::{KeyDirectory, Settings};
 use crate::authorise::Access;
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::{KeyId, KeyName, UriPrefix};
+use crate::scheme::SampleProxy;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -118,6 +119,8 @@ pub struct KeyStoreConfig {
     pub keys: KeyDirectory,
     /// The line of each entry of `keys`, to say where a key that the HSM does not know is named.
     pub key_lines: BTreeMap<KeyId, usize>,
+    /// What AWS's sample proxy made for this key store; `None` for nothing.
+    pub sample_proxy: Option<SampleProxy>,
     /// Who may do what.
     pub access: Access,
     /// Who may sign, at least one.

@@ -16,7 +16,7 @@
 //!
 //! Around them: [`app`] holds the key stores, [`config`] is the only reader of files and environment,
 //! [`env`] is the door to wall time and non-secret randomness, [`secret`] the types that cannot print,
-//! [`calendar`] writes wall time as logs and HTTP want it.
+//! [`scheme`] binds AAD and metadata into a ciphertext, [`calendar`] writes wall time as logs and HTTP want it.
 
 pub mod admission;
 pub mod api;
@@ -30,6 +30,7 @@ pub mod events;
 pub mod hsm;
 pub mod http;
 pub mod key;
+pub mod scheme;
 pub mod secret;
 pub mod server;
 pub mod sigv4;

@@ -58,6 +58,7 @@ impl Config {
             stores.push(KeyStore {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
+                sample_proxy: store.sample_proxy.clone(),
                 access: store.access.clone(),
                 ..KeyStore::new(&*store.name, store.prefix.clone(), credentials, hsm)
             });

@@ -65,6 +65,7 @@ impl Place<'_> {
             credentials.push(credential);
         }
         let (keys, key_lines) = self.keys(store.find_keys_by, store.key)?;
+        let sample_proxy = self.sample_proxy(store.compatibility, &keys, &key_lines)?;
         let rules: Result<Vec<Rule>, ConfigError> =
             (1..).zip(store.allow).map(|(number, allow)| self.rule(number, allow)).collect();
         Ok(KeyStoreConfig {
@@ -74,6 +75,7 @@ impl Place<'_> {
             hsm,
             keys,
             key_lines,
+            sample_proxy,
             access: Access { rules: rules? },
             credentials,
         })
