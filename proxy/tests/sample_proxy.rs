@@ -213,17 +213,21 @@ async fn mig_1_new_ciphertexts_are_our_own_beside_the_samples() {
     assert_eq!(opened.text("plaintext"), "aGVsbG8=");
 }
 
-/// Decrypts with another AES-GCM than the HSM's, with the AAD framed by hand.
+/// Decrypts with another AES-GCM than the HSM's, as the sample would: with the AAD framed by hand.
 fn open_as_the_sample_would(made: &Reply, aad: Option<&[u8]>, metadata: &[u8]) -> Vec<u8> {
-    let made = made.is_ok().json();
     let mut framed = u16::try_from(aad.unwrap_or_default().len()).unwrap().to_be_bytes().to_vec();
     framed.extend(aad.map(Sha256::digest).iter().flatten());
     framed.push(u8::try_from(metadata.len()).unwrap());
     framed.extend(metadata);
+    open_with_aad(made, &framed)
+}
+
+fn open_with_aad(made: &Reply, framed: &[u8]) -> Vec<u8> {
+    let made = made.is_ok().json();
     let iv: [u8; 12] = bytes(&made["initializationVector"]).try_into().unwrap();
     let joined = [bytes(&made["ciphertext"]), bytes(&made["authenticationTag"])].concat();
     let cipher = Aes256Gcm::new(&KNOWN_KEY.into());
-    cipher.decrypt(&Nonce::from(iv), Payload { msg: &joined, aad: &framed }).unwrap()
+    cipher.decrypt(&Nonce::from(iv), Payload { msg: &joined, aad: framed }).unwrap()
 }
 
 #[tokio::test]
@@ -274,4 +278,15 @@ async fn mig_1_a_key_of_the_sample_proxy_rotates() {
     reply.is_error(400, "InvalidCiphertextException");
     let told = without_1.events.last().detail.unwrap();
     assert_eq!(told, "the ciphertext was made with version 1 of the key, which is not configured");
+}
+
+/// Our own scheme, by hand: 2-byte length, AAD, 1-byte length, metadata.
+#[tokio::test]
+async fn enc_7_another_aes_gcm_opens_what_is_framed_as_the_spec_says() {
+    let world = over_softhsm(|_| {});
+    let made = world.call("keys/known/encrypt", &encrypt("aGVsbG8=")).await;
+    assert_eq!(open_with_aad(&made, &[0, 0, 2, 1, 1]), b"hello");
+    let body = with(encrypt("aGVsbG8="), "additionalAuthenticatedData", base64([7; 258]));
+    let made = world.call("keys/known/encrypt", &body).await;
+    assert_eq!(open_with_aad(&made, &[&[1, 2][..], &[7; 258], &[2, 1, 1]].concat()), b"hello");
 }
