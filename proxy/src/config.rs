@@ -18,6 +18,7 @@ use crate::env::UnixTime;
 use crate::hsm::group::GroupSettings;
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::{KeyId, KeyName, UriPrefix};
+use crate::scheme::SampleProxy;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -157,6 +158,8 @@ pub struct KeyStoreConfig {
     pub keys: KeyDirectory,
     /// The line of each entry of `keys`, to say where a key that the HSM does not know is named.
     pub key_lines: BTreeMap<KeyId, usize>,
+    /// What AWS's sample proxy made for this key store; `None` for nothing.
+    pub sample_proxy: Option<SampleProxy>,
     /// Who may do what: rules and modes. The policies come from their files when they are built.
     pub access: Access,
     /// Where the Cedar policies are, if it has any.

@@ -87,6 +87,7 @@ impl Config {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
                 access,
+                sample_proxy: store.sample_proxy.clone(),
                 ..KeyStore::new(&*store.name, store.prefix.clone(), credentials, hsm)
             });
         }

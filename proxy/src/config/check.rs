@@ -4,6 +4,7 @@
 
 mod access;
 mod failover;
+mod compatibility;
 mod hsm;
 mod key_store;
 mod keys;
@@ -20,6 +21,7 @@ use super::raw::{At, Raw};
 use super::{Config, ConfigError, HsmConfig, Placed};
 use crate::app::Settings;
 use failover::not_redundant;
+use compatibility::without_sample_version;
 use key_store::not_isolated;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -76,6 +78,9 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
         });
     }
     let key_stores = place.key_stores(raw.key_store, &hsms)?;
+    for (line, why) in key_stores.iter().flat_map(without_sample_version) {
+        warnings.push(format!("{}:{line}: {why}", source.file));
+    }
     for (index, hsm) in hsms.iter().enumerate() {
         warnings.extend(
             not_isolated(index, hsm, &key_stores)

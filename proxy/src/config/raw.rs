@@ -140,6 +140,7 @@ pub(super) struct RawKeyStore {
     pub(super) credential: Vec<Spanned<RawCredential>>,
     #[serde(default)]
     pub(super) key: Vec<Spanned<RawKey>>,
+    pub(super) compatibility: Option<RawCompatibility>,
     #[serde(default)]
     pub(super) allow: Vec<RawAllow>,
     pub(super) cedar: Option<RawCedar>,
@@ -193,6 +194,22 @@ pub(super) struct RawVersion {
     pub(super) version: Spanned<u64>,
     pub(super) label: At<String>,
     pub(super) id: At<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCompatibility {
+    pub(super) aws_sample_proxy: Spanned<bool>,
+    pub(super) ciphertext_metadata: At<String>,
+    pub(super) former_ciphertext_metadata: At<Vec<Spanned<String>>>,
+    pub(super) encrypt: At<RawScheme>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawScheme {
+    Own,
+    Sample,
 }
 
 #[derive(Deserialize)]
@@ -271,6 +288,7 @@ mod tests {
             ("[[key_store.credential]]", fields::<RawCredential>()),
             ("[[key_store.key]]", fields::<RawKey>()),
             ("[[key_store.key]]", fields::<RawVersion>()),
+            ("[key_store.compatibility]", fields::<RawCompatibility>()),
             ("[[key_store.allow]]", fields::<RawAllow>()),
             ("[key_store.cedar]", fields::<RawCedar>()),
         ];
