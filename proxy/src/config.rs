@@ -7,16 +7,19 @@
 mod build;
 mod check;
 mod error;
+mod fingerprint;
 mod raw;
 
 pub use build::{Hsms, Ready};
 pub use error::ConfigError;
+pub use fingerprint::Fingerprint;
 
 use crate::app::{KeyDirectory, Settings};
 use crate::authorise::Access;
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::{KeyId, KeyName, UriPrefix};
-use std::collections::BTreeMap;
+use crate::tls::SubjectName;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +33,8 @@ pub struct Config {
     pub listen: Placed<SocketAddr>,
     /// Certificate and key; `None` serves plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// How often the files are looked at for changes; `None` leaves it to SIGHUP.
+    pub watch_interval: Option<Duration>,
     /// Limits, their ranges checked, and what the proxy says of itself.
     pub settings: Settings,
     /// The HSMs, each named once.
@@ -47,6 +52,17 @@ pub struct TlsFiles {
     pub certificate_file: Placed<PathBuf>,
     /// PKCS#8, PKCS#1 or SEC1.
     pub key_file: Placed<PathBuf>,
+    /// Which client certificates are demanded; `None` demands none.
+    pub client: Option<TlsClientConfig>,
+}
+
+/// `[server.tls.client]`: who may connect (XKS-AUTH-6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsClientConfig {
+    /// The authorities that issue the certificates, PEM.
+    pub ca_file: Placed<PathBuf>,
+    /// The names, one of which a certificate must bear; at least one.
+    pub subject_names: Vec<SubjectName>,
 }
 
 /// A value and the line it stands on, for mistakes that only show later.
@@ -74,6 +90,17 @@ pub enum SecretPlace {
     File(PathBuf),
     /// The environment variable's value.
     Env(String),
+    /// What the command writes to its standard output, without the line break at its end.
+    Command(HelperCommand),
+}
+
+/// A program that tells a secret. Run without a shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelperCommand {
+    /// Its path.
+    pub program: PathBuf,
+    /// Its arguments. Every user of the machine can see them while it runs.
+    pub arguments: Vec<String>,
 }
 
 /// One `[[hsm]]`. What the numbers mean and their defaults are [`Pkcs11Settings`]'s.
@@ -140,7 +167,10 @@ impl Config {
     /// When the file cannot be read, or for the first mistake in it.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let name = file.display().to_string();
-        match std::fs::read_to_string(file) {
+        let text = build::read_limited(file).and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
+        });
+        match text {
             Ok(text) => Self::parse(&name, &text),
             Err(error) => Err(ConfigError {
                 file: name,
@@ -160,6 +190,22 @@ impl Config {
         let source = error::Source { file, text };
         let raw: raw::Raw = toml::from_str(text).map_err(|error| source.explain(&error))?;
         check::check(raw, &source)
+    }
+
+    /// Every file that a reload reads, this one included: one that changes is worth a reload. PINs are not among them,
+    /// for a reload logs in nowhere.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let mut files = BTreeSet::from([PathBuf::from(&self.file)]);
+        if let Some(tls) = &self.tls {
+            files.extend([tls.certificate_file.value.clone(), tls.key_file.value.clone()]);
+            files.extend(tls.client.iter().map(|client| client.ca_file.value.clone()));
+        }
+        for credential in self.key_stores.iter().flat_map(|store| &store.credentials) {
+            if let SecretPlace::File(path) = &credential.secret.value {
+                files.insert(path.clone());
+            }
+        }
+        files
     }
 
     /// An error at a line of this configuration's file.

@@ -5,7 +5,9 @@
 mod daemon {
     pub(crate) mod check;
     pub(crate) mod log;
+    pub(crate) mod reload;
     pub(crate) mod serve;
+    pub(crate) mod watch;
 }
 
 use clap::{Parser, Subcommand};
@@ -23,7 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until SIGTERM or SIGINT, then finish the requests at hand. SIGHUP reads credentials, keys and rules anew.
+    /// Serve until SIGTERM or SIGINT, then finish the requests at hand. SIGHUP, or a file that has changed, brings in new
+    /// credentials, keys, rules and certificates.
     Serve {
         /// The configuration; proxy/config.example.toml shows every key.
         #[arg(long, value_name = "FILE")]

@@ -2,10 +2,13 @@
 //!
 //! Place on the map: the last step of `config`, and the only one that reads more than the configuration's text.
 
+mod command;
+mod file;
 mod hsms;
 mod secret;
 mod tls;
 
+pub(super) use file::read_limited;
 pub use hsms::Hsms;
 
 use super::{Config, ConfigError};
@@ -15,6 +18,7 @@ use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::hsm::pkcs11::Pkcs11Hsm;
 use crate::sigv4::Credential;
+use crate::tls::ServerTls;
 use std::sync::Arc;
 
 /// What the daemon serves, and the configuration it was made from.
@@ -22,7 +26,7 @@ pub struct Ready {
     /// Of `listen` and the names for logs.
     pub config: Config,
     /// `None` serves plain HTTP.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<ServerTls>>,
     /// The proxy.
     pub app: Arc<App>,
     /// The open HSMs, in the order of [`Config::hsms`].
@@ -36,10 +40,7 @@ impl Config {
     /// # Errors
     /// For the first thing that is missing, unreadable or refused, at the line that names it.
     pub fn build(mut self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
-        let tls = match self.tls.clone() {
-            None => None,
-            Some(files) => Some(self.server_config(&files, Arc::clone(&env))?),
-        };
+        let tls = self.served(Arc::clone(&env))?.map(ServerTls::new);
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
         let hsms = self.open_hsms()?;
@@ -67,15 +68,17 @@ impl Config {
 }
 
 impl Ready {
-    /// Takes over the key stores of a configuration read anew: credentials, keys and rules (XKS-AUTH-4, XKS-AZ-4).
-    /// No connection is dropped and no HSM is opened again.
+    /// Takes over a configuration read anew: of the key stores credentials, keys and rules (XKS-AUTH-4, XKS-AZ-4), of
+    /// TLS the certificate, its key and the known clients, and how often files are looked at. No connection is dropped
+    /// and no HSM is opened again; TLS serves new connections only.
     ///
     /// # Errors
     /// When something in it is wrong, or anything else has changed, which needs a restart. Then all stays as it was.
     pub fn reload(&mut self, mut config: Config) -> Result<(), ConfigError> {
         let old = &self.config;
         let changed = [
-            ("[server]", config.listen != old.listen || config.tls != old.tls),
+            ("`listen`", config.listen != old.listen),
+            ("whether there is a [server.tls]", config.tls.is_some() != old.tls.is_some()),
             ("[limits], [identity] or ping_path", config.settings != old.settings),
             ("[[hsm]]", config.hsms != old.hsms),
         ];
@@ -88,9 +91,14 @@ impl Ready {
                 ),
             });
         }
+        // All is read before anything is replaced.
+        let served = config.served(Arc::clone(&self.app.env))?;
         let credentials = config.credentials()?;
         let stores = config.stores(credentials, &self.hsms);
         self.app.replace_stores(stores).map_err(|error| config.error(1, error.to_string()))?;
+        if let (Some(tls), Some(served)) = (&self.tls, served) {
+            tls.replace(served);
+        }
         self.config = config;
         Ok(())
     }

@@ -6,9 +6,11 @@ mod hsm;
 mod key_store;
 mod keys;
 mod limits;
+mod reload;
 mod rules;
 mod secret;
 mod server;
+mod tls;
 
 use super::error::Source;
 use super::raw::{At, Raw};
@@ -37,8 +39,9 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
     })?;
     let listen = Placed { line: place.line(&server.listen), value: listen };
     let ping_path = place.ping_path(server.ping_path)?;
-    let tls = server.tls.map(|tls| place.tls(tls.into_inner()));
     let mut warnings = Vec::new();
+    let tls = server.tls.map(|tls| place.tls(tls.into_inner(), &mut warnings)).transpose()?;
+    let watch_interval = place.watch_interval(&raw.reload)?;
     let limits = place.limits(&raw.limits, &mut warnings)?;
     let identity = place.identity(raw.identity)?;
 
@@ -81,7 +84,7 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
     }
     let file = source.file.to_owned();
     let settings = Settings { limits, identity, ping_path };
-    Ok(Config { file, listen, tls, settings, hsms, key_stores, warnings })
+    Ok(Config { file, listen, tls, watch_interval, settings, hsms, key_stores, warnings })
 }
 
 /// Turns raw values into checked ones; knows where they stand.

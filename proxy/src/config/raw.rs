@@ -14,6 +14,8 @@ pub(super) type At<T> = Option<Spanned<T>>;
 pub(super) struct Raw {
     pub(super) server: Spanned<RawServer>,
     #[serde(default)]
+    pub(super) reload: RawReload,
+    #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
     pub(super) identity: RawIdentity,
@@ -36,6 +38,20 @@ pub(super) struct RawServer {
 pub(super) struct RawTls {
     pub(super) certificate_file: Spanned<String>,
     pub(super) key_file: Spanned<String>,
+    pub(super) client: At<RawTlsClient>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTlsClient {
+    pub(super) ca_file: Spanned<String>,
+    pub(super) subject_names: Spanned<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReload {
+    pub(super) watch_interval_ms: At<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -74,6 +90,7 @@ pub(super) struct RawHsm {
     pub(super) slot: At<u64>,
     pub(super) pin_file: At<String>,
     pub(super) pin_env: At<String>,
+    pub(super) pin_command: At<Vec<Spanned<String>>>,
     pub(super) sessions_max: At<u64>,
     pub(super) queue_max: At<u64>,
     pub(super) set_aside_max: At<u64>,
@@ -118,6 +135,7 @@ pub(super) struct RawCredential {
     pub(super) access_key_id: Spanned<String>,
     pub(super) secret_file: At<String>,
     pub(super) secret_env: At<String>,
+    pub(super) secret_command: At<Vec<Spanned<String>>>,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +211,8 @@ mod tests {
         let tables = [
             ("[server]", fields::<RawServer>()),
             ("[server.tls]", fields::<RawTls>()),
+            ("# [server.tls.client]", fields::<RawTlsClient>()),
+            ("[reload]", fields::<RawReload>()),
             ("[limits]", fields::<RawLimits>()),
             ("[identity]", fields::<RawIdentity>()),
             ("[[hsm]]", fields::<RawHsm>()),
@@ -220,7 +240,8 @@ mod tests {
     }
 
     fn tables_named(example: &str) -> impl Iterator<Item = &str> {
-        example.lines().filter(|line| line.starts_with('[')).map(|line| line.trim_matches(['[', ']']))
+        let headers = example.lines().map(|line| line.trim_start_matches("# "));
+        headers.filter(|line| line.starts_with('[')).map(|line| line.trim_matches(['[', ']']))
     }
 
     fn parent(header: &str) -> String {

@@ -107,7 +107,11 @@ impl CertificateFacts {
         let (key_kind, key_bits) = key(certificate.public_key());
         Ok(Self {
             subject: printable(subject),
-            common_name: subject.iter_common_name().last().and_then(|name| name.as_str().ok()).map(str::to_owned),
+            common_name: subject
+                .iter_common_name()
+                .last()
+                .and_then(|name| name.as_str().ok())
+                .map(str::to_owned),
             dns_names,
             issuer: printable(certificate.issuer()),
             not_before: unix_time(certificate.validity().not_before),
@@ -186,7 +190,8 @@ mod tests {
     use std::sync::LazyLock;
 
     static CERTIFICATE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-        let mut params = CertificateParams::new(vec!["xks.example.com".into(), "*.example.org".into()]).unwrap();
+        let mut params =
+            CertificateParams::new(vec!["xks.example.com".into(), "*.example.org".into()]).unwrap();
         params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
         params.distinguished_name.push(DnType::CommonName, "xks.example.com");
         params.distinguished_name.push(DnType::OrganizationName, "A\nbank");
