@@ -14,8 +14,10 @@ mod daemon {
     pub(crate) mod ops;
     pub(crate) mod policy;
     pub(crate) mod process;
+    pub(crate) mod reload;
     pub(crate) mod serve;
     pub(crate) mod traces;
+    pub(crate) mod watch;
 }
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -42,7 +44,8 @@ struct ConfigFile {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until SIGTERM or SIGINT, then finish the requests at hand. SIGHUP reads credentials, keys and rules anew.
+    /// Serve until SIGTERM or SIGINT, then finish the requests at hand. SIGHUP, or a file that has changed, brings in new
+    /// credentials, keys, rules and certificates.
     Serve {
         #[command(flatten)]
         file: ConfigFile,

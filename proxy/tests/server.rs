@@ -30,7 +30,7 @@ use xks_proxy::app::Limits;
 use xks_proxy::env::SystemEnv;
 use xks_proxy::events::STATUS_CALLER_GONE;
 use xks_proxy::server::{Listen, serve};
-use xks_proxy::tls::{certificates_from_pem, private_key_from_pem, server_config};
+use xks_proxy::tls::{ServerTls, certificates_from_pem, private_key_from_pem, server_config};
 
 /// A listener whose connections are handed to it.
 struct Door(mpsc::UnboundedReceiver<DuplexStream>);
@@ -66,7 +66,7 @@ impl House {
         let app = Arc::clone(&world.app);
         let serving = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
-            serve(Door(connections), app, tls, stopped).await;
+            serve(Door(connections), app, tls.map(ServerTls::new), stopped).await;
         });
         Self { world, door, stop, serving }
     }

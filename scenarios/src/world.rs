@@ -441,7 +441,7 @@ impl ProxyHost {
         let serve = xks_proxy::server::serve(
             self.network.listen(self.index),
             Arc::new(app),
-            self.tls.clone(),
+            self.tls.clone().map(xks_proxy::tls::ServerTls::new),
             async {
                 // A dropped sender is a request to stop as well.
                 let _ = terminated.await;

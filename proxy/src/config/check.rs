@@ -3,8 +3,8 @@
 //! Place on the map: the second step of `config`; `build` is the third.
 
 mod access;
-mod failover;
 mod compatibility;
+mod failover;
 mod hsm;
 mod key_store;
 mod keys;
@@ -12,16 +12,18 @@ mod limits;
 mod log;
 mod ops;
 mod otel;
+mod reload;
 mod rules;
 mod secret;
 mod server;
+mod tls;
 
 use super::error::Source;
 use super::raw::{At, Raw};
 use super::{Config, ConfigError, HsmConfig, Placed};
 use crate::app::Settings;
-use failover::not_redundant;
 use compatibility::without_sample_version;
+use failover::not_redundant;
 use key_store::not_isolated;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,8 +47,9 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
     })?;
     let listen = Placed { line: place.line(&server.listen), value: listen };
     let ping_path = place.ping_path(server.ping_path)?;
-    let tls = server.tls.map(|tls| place.tls(tls.into_inner()));
     let mut warnings = Vec::new();
+    let tls = server.tls.map(|tls| place.tls(tls.into_inner(), &mut warnings)).transpose()?;
+    let watch_interval = place.watch_interval(&raw.reload)?;
     let ops = place.ops(raw.ops, &listen, &mut warnings)?;
     let log_level = Place::log(&raw.log);
     let otel = place.otel(raw.otel)?;
@@ -98,7 +101,19 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
     }
     let file = source.file.to_owned();
     let settings = Settings { limits, identity, ping_path };
-    Ok(Config { file, listen, tls, ops, log_level, otel, settings, hsms, key_stores, warnings })
+    Ok(Config {
+        file,
+        listen,
+        tls,
+        ops,
+        log_level,
+        otel,
+        watch_interval,
+        settings,
+        hsms,
+        key_stores,
+        warnings,
+    })
 }
 
 /// Turns raw values into checked ones; knows where they stand.

@@ -18,6 +18,8 @@ pub(super) struct Raw {
     pub(super) log: RawLog,
     pub(super) otel: At<RawOtel>,
     #[serde(default)]
+    pub(super) reload: RawReload,
+    #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
     pub(super) identity: RawIdentity,
@@ -40,6 +42,20 @@ pub(super) struct RawServer {
 pub(super) struct RawTls {
     pub(super) certificate_file: Spanned<String>,
     pub(super) key_file: Spanned<String>,
+    pub(super) client: At<RawTlsClient>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTlsClient {
+    pub(super) ca_file: Spanned<String>,
+    pub(super) subject_names: Spanned<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReload {
+    pub(super) watch_interval_ms: At<u64>,
 }
 
 #[derive(Deserialize)]
@@ -109,6 +125,7 @@ pub(super) struct RawHsm {
     pub(super) slot: At<u64>,
     pub(super) pin_file: At<String>,
     pub(super) pin_env: At<String>,
+    pub(super) pin_command: At<Vec<Spanned<String>>>,
     pub(super) sessions_max: At<u64>,
     pub(super) queue_max: At<u64>,
     pub(super) set_aside_max: At<u64>,
@@ -177,6 +194,7 @@ pub(super) struct RawCredential {
     pub(super) access_key_id: Spanned<String>,
     pub(super) secret_file: At<String>,
     pub(super) secret_env: At<String>,
+    pub(super) secret_command: At<Vec<Spanned<String>>>,
     pub(super) created: At<toml::value::Datetime>,
 }
 
@@ -277,6 +295,8 @@ mod tests {
         let tables = [
             ("[server]", fields::<RawServer>()),
             ("[server.tls]", fields::<RawTls>()),
+            ("# [server.tls.client]", fields::<RawTlsClient>()),
+            ("[reload]", fields::<RawReload>()),
             ("[ops]", fields::<RawOps>()),
             ("[log]", fields::<RawLog>()),
             ("[otel]", fields::<RawOtel>()),
@@ -310,7 +330,8 @@ mod tests {
     }
 
     fn tables_named(example: &str) -> impl Iterator<Item = &str> {
-        example.lines().filter(|line| line.starts_with('[')).map(|line| line.trim_matches(['[', ']']))
+        let headers = example.lines().map(|line| line.trim_start_matches("# "));
+        headers.filter(|line| line.starts_with('[')).map(|line| line.trim_matches(['[', ']']))
     }
 
     fn parent(header: &str) -> String {

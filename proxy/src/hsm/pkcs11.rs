@@ -23,8 +23,8 @@ pub mod names;
 mod pool;
 mod session;
 mod settings;
-pub mod survey;
 mod stats;
+pub mod survey;
 mod turn;
 
 pub use inline::Pkcs11Inline;
