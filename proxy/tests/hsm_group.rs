@@ -1,6 +1,11 @@
 //! A group over two tokens of a real SoftHSM2 that hold the same key, and a third member that hangs.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 #[path = "common/softhsm.rs"]
 #[allow(dead_code, reason = "each test program uses its own part of this")]
