@@ -94,6 +94,11 @@ enum Command {
         #[arg(long, group = "to")]
         show: bool,
     },
+    /// Try access rules and policies before they are in service.
+    Policy {
+        #[command(subcommand)]
+        command: daemon::policy::PolicyCommand,
+    },
     /// Print the completions of a shell; for bash: xks-proxy completions bash > /etc/bash_completion.d/xks-proxy
     Completions {
         /// Which shell.
@@ -141,11 +146,6 @@ enum Credentials {
         /// Show the secret on standard output, too.
         #[arg(long)]
         show: bool,
-    },
-    /// Try access rules and policies before they are in service.
-    Policy {
-        #[command(subcommand)]
-        command: daemon::policy::PolicyCommand,
     },
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn run(file: &Path, options: &Options) -> Result<ExitCode, String> {
 
 /// The HSMs behind a key store, as indices into the configuration's.
 pub(crate) fn hsms_of(store: &KeyStoreConfig) -> Vec<usize> {
-    vec![store.hsm]
+    store.hsms.clone()
 }
 
 fn configuration(config: &Config, report: &mut Report) {

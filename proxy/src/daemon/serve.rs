@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use xks_proxy::config::{Config, ConfigError, Placed};
-use xks_proxy::env::SystemEnv;
+use xks_proxy::env::{Env, SystemEnv};
 use xks_proxy::events::{Several, Subscriber};
 use xks_proxy::metrics::Metrics;
 use xks_proxy::server;

@@ -2,7 +2,7 @@
 //!
 //! Place on the map: part of `build`; `doctor`, `keys list` and `console-json` use it.
 
-use super::super::{Config, ConfigError, CredentialConfig, HsmConfig, TlsFiles};
+use super::super::{Config, ConfigError, CredentialConfig, HsmConfig};
 use crate::env::Env;
 use crate::hsm::pkcs11::Pkcs11Settings;
 use crate::secret::Secret;
@@ -38,8 +38,8 @@ impl Config {
     /// Reads certificate and key and puts them together, as the daemon does at its start.
     ///
     /// # Errors
-    /// When one of them cannot be read, or they do not belong together.
-    pub fn check_tls(&mut self, files: &TlsFiles, env: Arc<dyn Env>) -> Result<(), ConfigError> {
-        self.server_config(files, env).map(drop)
+    /// When one of them cannot be read, they do not belong together, or the certificate is not valid now.
+    pub fn check_tls(&mut self, env: Arc<dyn Env>) -> Result<(), ConfigError> {
+        self.served(env).map(drop)
     }
 }

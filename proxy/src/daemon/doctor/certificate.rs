@@ -28,7 +28,7 @@ pub(super) fn check(config: &mut Config, endpoint: Option<&str>, report: &mut Re
         return;
     };
     let chain = chain(&files);
-    match config.check_tls(&files, Arc::new(SystemEnv)) {
+    match config.check_tls(Arc::new(SystemEnv)) {
         Ok(()) => report.ok("certificate, key", "belong together"),
         Err(error) if chain.is_some() => report.failed(
             "certificate, key",
