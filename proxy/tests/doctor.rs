@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
     reason = "helpers of tests fail loudly; these tests stand outside of the daemon, with sockets of their own"
@@ -78,7 +79,7 @@ failed   orders v1         the HSM has no key with label \"nowhere\"
                            means:  Either it was never made here or was deleted, or this user may
                                    not see it. What it has encrypted cannot be decrypted.
                            to do:  Make the key, restore it from a backup, or correct its name (line
-                                   22).
+                                   20).
 ";
     assert!(said.out.contains(expected), "{}", said.out);
     assert!(said.out.ends_with("\n1 problem: see \"to do\" above.\n"), "{}", said.out);

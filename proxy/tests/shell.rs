@@ -1,6 +1,6 @@
 //! Completions in a real bash, the manual in roff, and what `--version` says.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail loudly")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly")]
 
 use std::fs;
 use std::process::{Command, Output};
