@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
     reason = "helpers of tests fail loudly; these tests stand outside of the daemon, with sockets of their own"
@@ -56,8 +57,8 @@ fn all_well_says_so_for_people_within_a_hundred_columns() {
         "ok       AES-GCM           encrypts and decrypts with keys of 256 bits",
         "ok       login             the token takes the PIN",
         "ok       IV                12 bytes of the HSM's random generator, another for each encryption",
-        "ok       orders v1         label \"foo\", AES-256, encrypts and decrypts, cannot leave the HSM, made in",
-        "                           the HSM",
+        "ok       orders v1         label \"foo\", AES-256, encrypts and decrypts, cannot leave the HSM, made",
+        "                           in the HSM",
         "ok       certificate, key  belong together",
         "ok       certificate name  xks.example.com is among xks.example.com",
         "ok       certificate key   EC with 256 bits",
@@ -78,7 +79,7 @@ failed   orders v1         the HSM has no key with label \"nowhere\"
                            means:  Either it was never made here or was deleted, or this user may
                                    not see it. What it has encrypted cannot be decrypted.
                            to do:  Make the key, restore it from a backup, or correct its name (line
-                                   19).
+                                   20).
 ";
     assert!(said.out.contains(expected), "{}", said.out);
     assert!(said.out.ends_with("\n1 problem: see \"to do\" above.\n"), "{}", said.out);
@@ -106,7 +107,7 @@ fn the_configuration_comes_from_the_environment_when_no_flag_names_it() {
 fn warnings_of_the_configuration_are_told_and_are_no_failure() {
     let setup = Setup::new();
     setup.configure(&(setup.config() + "[limits]\ndeadline_ms = 300\n"));
-    let says = "xks.toml:21: deadline_ms = 300 is no use to AWS KMS, which gives up after 250 ms, the network included";
+    let says = "xks.toml:24: deadline_ms = 300 is no use to AWS KMS, which gives up after 250 ms, the network included";
     warns(&doctor(&setup), "configuration", says);
 }
 

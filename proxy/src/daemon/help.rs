@@ -26,8 +26,11 @@ pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
 pub(crate) fn completions(mut command: Command, shell: Shell) {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "xks-proxy", &mut script);
+    // clap_complete 4.6 writes the hyphen of a program's name in two ways into its script for bash, so that nothing
+    // after a subcommand is completed: made one here.
+    let script = String::from_utf8_lossy(&script).replace("xks__subcmd__proxy__", "xks__proxy__");
     // A closed standard output is the reader's choice.
-    let _ = std::io::stdout().lock().write_all(&script);
+    let _ = std::io::stdout().lock().write_all(script.as_bytes());
 }
 
 /// The manual: one page on standard output, or all pages, a file for each command, in a directory. The error is one line

@@ -98,7 +98,7 @@ fn dates(leaf: &CertificateFacts, issuers: &[CertificateFacts], report: &mut Rep
                 renew,
             );
         } else {
-            report.ok(check, format!("{days} left, until {until}: {subject}"));
+            report.ok(check, format!("{days} days left, until {until}: {subject}"));
         }
     }
 }
