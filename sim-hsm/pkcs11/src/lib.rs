@@ -15,7 +15,7 @@
 //!
 //! ```toml
 //! [[fault]]
-//! function = "C_Encrypt"      # or a list, or "*" for all
+//! function = "C_Encrypt"      # or a list, or "*" for all but C_GetInfo
 //! action = "return"
 //! rv = "CKR_DEVICE_ERROR"     # or a number
 //! count = 3                   # only the next three calls; without it, all
