@@ -160,6 +160,8 @@ pub struct HsmConfig {
     pub set_aside_max: Option<usize>,
     /// How long after its deadline a call is taken for hung.
     pub set_aside_after: Option<Duration>,
+    /// How long a session may be unused before it is tried.
+    pub session_idle_max: Option<Duration>,
     /// Who makes the IVs.
     pub iv_source: IvSource,
     /// The key that GetHealthStatus tries.

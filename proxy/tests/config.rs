@@ -92,6 +92,7 @@ fn the_defaults_in_the_example_are_the_real_ones() {
     assert_eq!(hsm.queue_max, Some(default.queue_max));
     assert_eq!(hsm.set_aside_max, Some(default.set_aside_max));
     assert_eq!(hsm.set_aside_after, Some(default.set_aside_after));
+    assert_eq!(hsm.session_idle_max, Some(default.session_idle_max));
     assert_eq!(hsm.iv_source, default.iv_source);
 }
 

@@ -2,8 +2,9 @@
 //!
 //! - `cargo xtask test`: installs SoftHSM2 when it is missing, then runs every test;
 //! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand;
-//! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`;
-//! - `cargo xtask soak`: full load, faults and reloads for minutes.
+//! - `cargo xtask reliability`: measures what each fault of the HSM does, and renews `proxy/RELIABILITY.md`;
+//! - `cargo xtask soak`: full load, faults and reloads for minutes;
+//! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
@@ -19,6 +20,7 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
   test                             install SoftHSM2 when it is missing (needs root), then run every test
+  reliability                      measure what each fault of the HSM does, and renew proxy/RELIABILITY.md
   serve-softhsm [--port N] [--tls] run the daemon over a throwaway SoftHSM2 token until Ctrl-C
                                    (port 8080, with --tls 8443)
   packaging                        build the Debian package, check unit, image and manifests
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["packaging"] => packaging::run_all(),
         ["soak", options @ ..] => soak::run(options),
+        ["reliability"] => reliability(),
         ["serve-softhsm", options @ ..] => {
             serve::Options::parse(options).and_then(|options| serve::run(&options))
         }
@@ -63,6 +66,16 @@ fn test() -> Outcome {
     let module = softhsm::ensure()?;
     println!("SoftHSM2: {}", module.display());
     run(cargo().args(["test", "--workspace", "--all-features"]))
+}
+
+/// The fault matrix with the shipped deadline, held to its bounds, and written down.
+fn reliability() -> Outcome {
+    softhsm::ensure()?;
+    run(cargo().args(["test", "--package", "sim-hsm-pkcs11", "--test", "reliability", "--"]).args([
+        "--ignored",
+        "--exact",
+        "renew_the_document",
+    ]))
 }
 
 /// Cargo, in the workspace's directory.

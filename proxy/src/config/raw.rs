@@ -130,6 +130,7 @@ pub(super) struct RawHsm {
     pub(super) queue_max: At<u64>,
     pub(super) set_aside_max: At<u64>,
     pub(super) set_aside_after_ms: At<u64>,
+    pub(super) session_idle_max_ms: At<u64>,
     pub(super) iv_source: Option<RawIvSource>,
     pub(super) health_key_label: At<String>,
     pub(super) health_interval_ms: At<u64>,
