@@ -82,7 +82,8 @@ credential = [
     }
 
     fn configure(&self, text: &str) {
-        self.write("xks.toml", text);
+        // SIGHUP alone reloads here, so that a test knows which reload an answer is to; tests/reload.rs watches.
+        self.write("xks.toml", &format!("{text}[reload]\nwatch_interval_ms = 0\n"));
     }
 
     /// Replaces one piece of the working configuration.

@@ -71,6 +71,7 @@ impl Source<'_> {
             message.starts_with("invalid ").then(|| message.split_once(", expected ")).flatten()
         {
             let expected = match expected {
+                "a sequence" => "a list, in [ ]",
                 "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number without quotes, zero or more",
                 other => other,
             };

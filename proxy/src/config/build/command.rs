@@ -25,7 +25,8 @@ mod running {
     use std::time::Duration;
     use tokio::io::{AsyncRead, AsyncReadExt};
     use tokio::process::{Child, Command};
-    use tokio::time::timeout;
+    use tokio::sync::oneshot;
+    use tokio::time::{sleep, timeout};
     use zeroize::{Zeroize, Zeroizing};
 
     /// From start to exit. Long enough for a vault on another continent.
@@ -84,20 +85,30 @@ mod running {
         };
         let mut complaint = Vec::with_capacity(COMPLAINT_BYTES_MAX);
         let mut output = Zeroizing::new(Vec::with_capacity(OUTPUT_BYTES_MAX + 1));
-        let ended = {
-            let mut complaints = std::pin::pin!(keep_first(stderr, &mut complaint));
-            let mut end = std::pin::pin!(async {
-                read_limited(stdout, &mut output).await?;
-                child.wait().await.map_err(|error| format!("could not be waited for ({error}): try again"))
-            });
-            let ended = tokio::select! {
-                ended = &mut end => ended,
-                () = &mut complaints => end.await,
+        let (over, is_over) = oneshot::channel::<()>();
+        let end = async {
+            let ended = match read_limited(stdout, &mut output).await {
+                Ok(()) => child
+                    .wait()
+                    .await
+                    .map_err(|error| format!("could not be waited for ({error}): try again")),
+                Err(error) => Err(error),
             };
-            // A process it left behind may hold standard error open for ever.
-            let _ = timeout(LAST_WORDS_LIMIT, complaints).await;
+            drop(over);
             ended
         };
+        // A process that it left behind may hold standard error open for ever.
+        let enough = async {
+            let _ = is_over.await;
+            sleep(LAST_WORDS_LIMIT).await;
+        };
+        let complaints = async {
+            tokio::select! {
+                () = keep_first(stderr, &mut complaint) => {}
+                () = enough => {}
+            }
+        };
+        let (ended, ()) = tokio::join!(end, complaints);
         let status = ended?;
         if status.success() {
             return Ok(std::mem::take(&mut *output));
@@ -145,5 +156,34 @@ mod running {
 
     fn printable(c: char) -> Option<char> {
         Some(if c.is_control() { ' ' } else { c })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// The clock of the runtime jumps to the limit as soon as there is nothing but a process to wait for.
+        #[tokio::test(start_paused = true)]
+        async fn a_command_that_does_not_end_is_killed_and_waited_for() {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("id");
+            // `exec` keeps the process, and so its id.
+            let script = format!("echo $$ > {}; exec sleep 100000", file.display());
+            let command = HelperCommand { program: "/bin/sh".into(), arguments: vec!["-c".into(), script] };
+            // Starting takes real time, of which a paused clock knows nothing: a first try may be killed before it has
+            // said its id.
+            let id = loop {
+                let error = run(&command).await.unwrap_err();
+                assert_eq!(
+                    error,
+                    "has not ended, and closed its output, within 10 s and was killed: make it faster"
+                );
+                match std::fs::read_to_string(&file) {
+                    Ok(id) if !id.is_empty() => break id,
+                    _ => {}
+                }
+            };
+            assert!(!std::path::Path::new("/proc").join(id.trim()).exists(), "neither running nor a zombie");
+        }
     }
 }

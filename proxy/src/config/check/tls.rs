@@ -43,7 +43,7 @@ impl Place<'_> {
         warnings.push(format!(
             "{}:{line}: [server.tls.client] demands client certificates, which AWS KMS no longer presents: a key store \
              created after 2026-03-16 must not demand them, and from 2026-06-15 on KMS cannot connect to a proxy that \
-             does, so that every use of its keys fails: remove [server.tls.client] before that date, unless only \
+             does, so that every use of its keys fails: remove [server.tls.client], unless only \
              clients of your own connect here",
             self.source.file
         ));
