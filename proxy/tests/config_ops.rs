@@ -98,12 +98,12 @@ fn a_credential_may_have_the_day_it_was_made() {
     };
     let created = parsed(&dated("2026-01-31")).key_stores[0].credentials[0].created;
     assert_eq!(created.map(|time| time.secs()), Some(1_769_817_600));
-    let not_a_date = "xks.toml:16: created is not a plain date after 1970: write one like 2026-01-31";
+    let not_a_date = "xks.toml:17: created is not a plain date after 1970: write one like 2026-01-31";
     for wrong in ["2026-01-31T00:00:00Z", "07:32:00", "1969-12-31"] {
         assert_eq!(refusal(&dated(wrong)), not_a_date, "{wrong}");
     }
     let no_date = refusal(&dated("\"2026-01-31\""));
-    assert!(no_date.starts_with("xks.toml:16: this value is of the wrong kind: write "), "{no_date}");
+    assert!(no_date.starts_with("xks.toml:17: this value is of the wrong kind: write "), "{no_date}");
 }
 
 #[cfg(feature = "otel")]
