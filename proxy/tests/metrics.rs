@@ -14,7 +14,6 @@ mod running;
 #[expect(dead_code, reason = "the tests of the PKCS#11 implementation use the rest")]
 #[path = "common/softhsm.rs"]
 mod softhsm;
-#[expect(dead_code, reason = "the tests of the wire use the rest")]
 mod support;
 
 use running::Running;
