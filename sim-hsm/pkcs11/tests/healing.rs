@@ -33,6 +33,11 @@ async fn a_stale_handle_or_session_never_encrypts_with_another_key() {
     let stand = Arc::new(Stand::healthy_with(settings(4), AMPLE).await);
     assert!(opens_with_known_key(&stand.encrypt("known").await), "so the check can tell");
     assert!(!opens_with_known_key(&stand.encrypt("foo").await), "so the check can tell");
+    // The more objects take part, the longer until a number comes round to its first object.
+    for key in ["encrypt_only_key", "decrypt_only_key", "impotent_key", "known_decrypt_only"] {
+        let body = serde_json::json!({ "requestMetadata": support::metadata() });
+        stand.send(&format!("keys/{key}/metadata"), body).await.is_ok();
+    }
     stand.shim.faults(
         "[[fault]]\nfunction = \"C_EncryptInit\"\naction = \"swap-handles\"\nevery = 3\n\
          [[fault]]\nfunction = \"C_EncryptInit\"\naction = \"drop-sessions\"\nevery = 7\n",
