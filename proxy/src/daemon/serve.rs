@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
-use xks_proxy::config::{Config, ConfigError, Ready};
+use xks_proxy::config::{ConfigError, Ready};
 use xks_proxy::env::SystemEnv;
 use xks_proxy::server;
 
@@ -40,7 +40,7 @@ async fn serve(file: &Path) -> Result<(), String> {
     let log = Log::start(io::stdout()).map_err(system)?;
     tracing_subscriber::fmt().json().flatten_event(true).with_target(false).with_writer(log.clone()).init();
 
-    let config = Config::load(file).map_err(|error| error.to_string())?;
+    let (config, taken) = reload::load(file).map_err(|error| error.to_string())?;
     let ready =
         config.build(Arc::new(SystemEnv), Arc::new(log.clone())).map_err(|error| error.to_string())?;
     ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -57,7 +57,7 @@ async fn serve(file: &Path) -> Result<(), String> {
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    let reloads = tokio::spawn(reload::run(hangup, file.to_owned(), ready));
+    let reloads = tokio::spawn(reload::run(hangup, file.to_owned(), ready, taken));
     let shutdown = async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
