@@ -10,14 +10,17 @@ mod error;
 mod fingerprint;
 mod raw;
 
-pub use build::{Hsms, Ready};
+pub use build::{Groups, Hsms, Ready};
 pub use error::ConfigError;
 pub use fingerprint::Fingerprint;
 
 use crate::app::{KeyDirectory, Settings};
 use crate::authorise::Access;
+use crate::env::UnixTime;
+use crate::hsm::group::GroupSettings;
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::{KeyId, KeyName, UriPrefix};
+use crate::scheme::SampleProxy;
 use crate::tls::SubjectName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -33,6 +36,12 @@ pub struct Config {
     pub listen: Placed<SocketAddr>,
     /// Certificate and key; `None` serves plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// Where to answer probes and Prometheus; `None` answers neither.
+    pub ops: Option<Placed<SocketAddr>>,
+    /// How much the daemon says of itself; audit events are always written.
+    pub log_level: LogLevel,
+    /// Where to send traces; `None` makes none.
+    pub otel: Option<OtelConfig>,
     /// How often the files are looked at for changes; `None` leaves it to SIGHUP.
     pub watch_interval: Option<Duration>,
     /// Limits, their ranges checked, and what the proxy says of itself.
@@ -63,6 +72,33 @@ pub struct TlsClientConfig {
     pub ca_file: Placed<PathBuf>,
     /// The names, one of which a certificate must bear; at least one.
     pub subject_names: Vec<SubjectName>,
+}
+
+/// `[log] level`: lines of this weight and heavier are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What needs somebody now.
+    Error,
+    /// What needs somebody some day.
+    Warn,
+    /// Starts, ends and reloads too.
+    #[default]
+    Info,
+    /// What ends connections early too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// `[otel]`, with an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtelConfig {
+    /// Base URI of an OTLP/gRPC collector, plain HTTP.
+    pub endpoint: Placed<String>,
+    /// The resource attribute `service.name`.
+    pub service_name: String,
+    /// Share of the requests that become traces, 0 to 1.
+    pub sample_ratio: f64,
 }
 
 /// A value and the line it stands on, for mistakes that only show later.
@@ -124,10 +160,14 @@ pub struct HsmConfig {
     pub set_aside_max: Option<usize>,
     /// How long after its deadline a call is taken for hung.
     pub set_aside_after: Option<Duration>,
+    /// How long a session may be unused before it is tried.
+    pub session_idle_max: Option<Duration>,
     /// Who makes the IVs.
     pub iv_source: IvSource,
     /// The key that GetHealthStatus tries.
     pub health_key: Option<KeyName>,
+    /// How often its health is checked.
+    pub health_interval: Option<Duration>,
 }
 
 /// One `[[key_store]]`.
@@ -139,16 +179,31 @@ pub struct KeyStoreConfig {
     pub prefix: UriPrefix,
     /// The region KMS must sign for; `None` accepts any.
     pub region: Option<String>,
-    /// Index into [`Config::hsms`].
-    pub hsm: usize,
+    /// Indices into [`Config::hsms`], 1 to 10, each once.
+    pub hsms: Vec<usize>,
+    /// How it changes between them.
+    pub failover: GroupSettings,
     /// Which HSM key stands behind an external key id.
     pub keys: KeyDirectory,
     /// The line of each entry of `keys`, to say where a key that the HSM does not know is named.
     pub key_lines: BTreeMap<KeyId, usize>,
-    /// Who may do what.
+    /// What AWS's sample proxy made for this key store; `None` for nothing.
+    pub sample_proxy: Option<SampleProxy>,
+    /// Who may do what: rules and modes. The policies come from their files when they are built.
     pub access: Access,
+    /// Where the Cedar policies are, if it has any.
+    pub cedar: Option<CedarConfig>,
     /// Who may sign, at least one.
     pub credentials: Vec<CredentialConfig>,
+}
+
+/// `[key_store.cedar]`, but for the mode, which is [`Access::policies_mode`].
+#[derive(Clone, Debug)]
+pub struct CedarConfig {
+    /// The policies.
+    pub policy_file: Placed<PathBuf>,
+    /// The schema they are checked against; `None` takes the built-in one.
+    pub schema_file: Option<Placed<PathBuf>>,
 }
 
 /// One `[[key_store.credential]]`.
@@ -158,6 +213,8 @@ pub struct CredentialConfig {
     pub access_key_id: Placed<String>,
     /// The secret half.
     pub secret: Placed<SecretPlace>,
+    /// Since when it is in use, for metrics; `None` leaves it to the date of the secret's file.
+    pub created: Option<UnixTime>,
 }
 
 impl Config {
@@ -204,6 +261,10 @@ impl Config {
             if let SecretPlace::File(path) = &credential.secret.value {
                 files.insert(path.clone());
             }
+        }
+        for cedar in self.key_stores.iter().filter_map(|store| store.cedar.as_ref()) {
+            let named = std::iter::once(&cedar.policy_file).chain(&cedar.schema_file);
+            files.extend(named.map(|file| file.value.clone()));
         }
         files
     }

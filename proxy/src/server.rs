@@ -6,8 +6,11 @@
 
 mod activity;
 mod connection;
+mod counts;
 mod guarded_io;
 mod streams;
+
+pub use counts::{Counts, Refused};
 
 use crate::app::App;
 use crate::tls::ServerTls;
@@ -84,6 +87,7 @@ pub async fn serve<L: Listen>(
                 });
             }
             Err(error) => {
+                app.connections.refuse(Refused::Accept);
                 tracing::warn!(%error, "accepting a connection failed; trying again in {ACCEPT_RETRY:?}");
                 sleep(ACCEPT_RETRY).await;
             }

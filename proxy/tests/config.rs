@@ -54,7 +54,9 @@ fn the_example_is_right_as_it_is() {
 /// Values shown after `#` are the defaults, as the example's head promises: writing them out changes nothing.
 #[test]
 fn the_defaults_in_the_example_are_the_real_ones() {
-    const NO_DEFAULT: [&str; 12] = [
+    const NO_DEFAULT: &[&str] = &[
+        "public_reason",
+        "endpoint",
         "token_serial",
         "slot",
         "ca_file",
@@ -62,11 +64,14 @@ fn the_defaults_in_the_example_are_the_real_ones() {
         "pin_env",
         "pin_command",
         "secret_env",
+        "created",
         "secret_command",
         "health_key_label",
+        "hsms",
         "kms_key_arns",
         "kms_operations",
         "via_services",
+        "schema_file",
     ];
     let written_out = |line: &'static str| {
         let rest = line.strip_prefix("# ")?;
@@ -87,6 +92,7 @@ fn the_defaults_in_the_example_are_the_real_ones() {
     assert_eq!(hsm.queue_max, Some(default.queue_max));
     assert_eq!(hsm.set_aside_max, Some(default.set_aside_max));
     assert_eq!(hsm.set_aside_after, Some(default.set_aside_after));
+    assert_eq!(hsm.session_idle_max, Some(default.session_idle_max));
     assert_eq!(hsm.iv_source, default.iv_source);
 }
 

@@ -407,7 +407,7 @@ fn auth_6_known_clients_change_while_the_old_ones_stay_connected() {
     // As Kubernetes mounts a secret.
     for (name, authority) in [("..old", &old), ("..new", &new)] {
         fs::create_dir(site.path(name)).unwrap();
-        fs::write(site.path(name).join("ca.pem"), authority.pem()).unwrap();
+        fs::write(site.path(name).join("ca.pem"), authority.certificate().pem()).unwrap();
     }
     symlink("..old", site.path("..data")).unwrap();
     symlink("..data/ca.pem", site.path("ca.pem")).unwrap();

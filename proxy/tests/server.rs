@@ -291,6 +291,28 @@ async fn net_9_an_answer_that_nobody_reads_does_not_hold_the_connection() {
 
 // ---------------------------------------------------------------------------------------------- HTTP/2
 
+/// What a network load balancer does (XKS-NET-8): connect and go, or ask `/ping` by a name that is not ours, in the clear or
+/// over TLS, with no credential. None of it is a request of the API.
+#[tokio::test(start_paused = true)]
+async fn net_8_checks_by_tcp_http_and_https() {
+    let ping = b"GET /ping HTTP/1.1\r\nhost: 10.0.0.7:8443\r\nconnection: close\r\n\r\n";
+    let house = House::open(Limits::default());
+    for _tcp_check in 0..3 {
+        drop(house.connect());
+    }
+    let mut io = house.connect();
+    io.write_all(ping).await.unwrap();
+    let (status, _, body) = response(&mut io).await;
+    assert_eq!((status, body), (200, json!({ "status": "ok" })));
+    assert!(house.world.events.all().is_empty());
+
+    let (mut io, house) = negotiate(true, rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES, &[]).await.unwrap();
+    drop(house.connect());
+    io.write_all(ping).await.unwrap();
+    assert_eq!(response(&mut io).await.0, 200);
+    assert!(house.world.events.all().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn net_1_http2_serves_streams_side_by_side() {
     let house = House::open(Limits::default());

@@ -6,10 +6,12 @@ use crate::daemon::watch::Watch;
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::signal::unix::Signal;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 use xks_proxy::config::{Config, ConfigError, Fingerprint, Ready};
+use xks_proxy::metrics::Metrics;
 
 /// The configuration to start with, and what its files hold before anything else reads them: a change from here on is
 /// one to reload for.
@@ -22,9 +24,15 @@ pub(crate) fn load(file: &Path) -> Result<(Config, Fingerprint), ConfigError> {
 
 /// Reloads for ever. Credentials, keys, rules and certificates change without a restart (XKS-AUTH-4, XKS-AZ-4); what is
 /// broken is refused, and the old ones stay.
-pub(crate) async fn run(mut hangup: Signal, file: PathBuf, ready: Ready, taken: Fingerprint) {
+pub(crate) async fn run(
+    mut hangup: Signal,
+    file: PathBuf,
+    ready: Ready,
+    taken: Fingerprint,
+    metrics: Arc<Metrics>,
+) {
     let files = ready.config.files();
-    let mut reload = Reload { file, ready, watch: Watch::new(taken), files };
+    let mut reload = Reload { file, ready, metrics, watch: Watch::new(taken), files };
     loop {
         let interval = reload.ready.config.watch_interval;
         let look = async {
@@ -48,6 +56,7 @@ pub(crate) async fn run(mut hangup: Signal, file: PathBuf, ready: Ready, taken: 
 struct Reload {
     file: PathBuf,
     ready: Ready,
+    metrics: Arc<Metrics>,
     watch: Watch,
     /// The files of the configuration in force, and of the one last seen: a broken one may only lack a file, which then
     /// comes to be.
@@ -69,6 +78,7 @@ impl Reload {
             before = before.clone().for_files(&self.files);
             self.ready.reload(config)
         });
+        self.metrics.reloaded(outcome.is_ok(), self.ready.app.env.now());
         if outcome.is_ok() {
             self.files = self.ready.config.files();
         }

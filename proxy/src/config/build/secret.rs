@@ -17,11 +17,9 @@ impl Config {
             let mut credentials = Vec::new();
             for credential in store {
                 let secret = self.secret(&credential.secret, "secret access key")?;
-                credentials.push(
-                    Credential::new(&credential.access_key_id.value, secret).map_err(|error| {
-                        self.error(credential.secret.line, format!("{error}: correct it"))
-                    })?,
-                );
+                let built = Credential::new(&credential.access_key_id.value, secret)
+                    .map_err(|error| self.error(credential.secret.line, format!("{error}: correct it")))?;
+                credentials.push(built.with_created(credential.created()));
             }
             all.push(credentials);
         }

@@ -5,9 +5,12 @@
 use super::super::raw::{At, RawCredential};
 use super::Place;
 use crate::config::{ConfigError, CredentialConfig, HelperCommand, Placed, SecretPlace};
+use crate::env::UnixTime;
 use crate::secret::Secret;
-use crate::sigv4::Credential;
+use crate::sigv4::{Credential, days_since_1970};
+use std::time::Duration;
 use toml::Spanned;
+use toml::value::Datetime;
 
 /// The program and its arguments, and the bytes of all of them together.
 const COMMAND_WORDS_MAX: usize = 64;
@@ -27,7 +30,19 @@ impl Place<'_> {
             .map_err(|error| self.error(&raw.access_key_id, format!("{error}: correct access_key_id")))?;
         let places = Places { file: raw.secret_file, env: raw.secret_env, command: raw.secret_command };
         let secret = self.secret(at, places, "secret access key", "secret")?;
-        Ok(CredentialConfig { access_key_id: self.placed(raw.access_key_id), secret })
+        let created = raw.created.map(|created| self.created(&created)).transpose()?;
+        Ok(CredentialConfig { access_key_id: self.placed(raw.access_key_id), secret, created })
+    }
+
+    /// A plain date means its first second in UTC.
+    fn created(&self, value: &Spanned<Datetime>) -> Result<UnixTime, ConfigError> {
+        match value.as_ref() {
+            Datetime { date: Some(date), time: None, offset: None } if date.year >= 1970 => {
+                let days = days_since_1970(date.year.into(), date.month.into(), date.day.into());
+                Ok(UnixTime(Duration::from_secs(u64::try_from(days).unwrap_or(0) * 86_400)))
+            }
+            _ => Err(self.error(value, "created is not a plain date after 1970: write one like 2026-01-31")),
+        }
     }
 
     /// `key` is what the names of the three keys begin with.
