@@ -1,14 +1,26 @@
-//! `xks-proxy serve`: bind, serve, reload on SIGHUP, drain on SIGTERM or SIGINT.
+//! `xks-proxy serve`: bind, serve, drain on SIGTERM or SIGINT; `reload` runs beside it.
 
 use crate::daemon::log::Log;
+use crate::daemon::ops;
+use crate::daemon::reload;
+use crate::daemon::traces::Traces;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use xks_proxy::config::{Config, ConfigError, Ready};
-use xks_proxy::env::SystemEnv;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use xks_proxy::config::{Config, ConfigError, Placed};
+use xks_proxy::env::{Env, SystemEnv};
+use xks_proxy::events::{Several, Subscriber};
+use xks_proxy::metrics::Metrics;
 use xks_proxy::server;
+
+/// How long a reload at hand may hold up the end: a little more than a helper command may take.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(11);
 
 /// Serves until told to stop. The error is one line for the user.
 pub(crate) fn run(file: &Path) -> Result<(), String> {
@@ -32,17 +44,29 @@ async fn serve(file: &Path) -> Result<(), String> {
     let hangup = signal(SignalKind::hangup()).map_err(system)?;
 
     let log = Log::start(io::stdout()).map_err(system)?;
-    tracing_subscriber::fmt().json().flatten_event(true).with_target(false).with_writer(log.clone()).init();
-
-    let config = Config::load(file).map_err(|error| error.to_string())?;
-    let ready =
-        config.build(Arc::new(SystemEnv), Arc::new(log.clone())).map_err(|error| error.to_string())?;
+    let (config, taken) = reload::load(file).map_err(|error| error.to_string())?;
+    log.install(config.log_level);
+    let metrics = Arc::<Metrics>::default();
+    let traces = Traces::start(config.otel.as_ref())?;
+    let mut subscribers: Vec<Arc<dyn Subscriber>> =
+        vec![Arc::new(log.clone()), Arc::<Metrics>::clone(&metrics)];
+    subscribers.extend(traces.subscriber());
+    let ready = config
+        .build(Arc::new(SystemEnv), Arc::new(Several(subscribers)))
+        .map_err(|error| error.to_string())?;
+    metrics.configured(SystemEnv.now());
     ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
-    let listener = bind(&ready).await.map_err(|error| error.to_string())?;
+    let ops = ops::start(&ready, Arc::clone(&metrics), &log, traces.counts());
+    let ops = ops.await.map_err(|error| error.to_string())?;
+    let listener = bind(&ready.config, &ready.config.listen).await.map_err(|error| error.to_string())?;
     let address =
         listener.local_addr().map_err(|error| format!("the listening socket has no address ({error})"))?;
     let (app, tls) = (Arc::clone(&ready.app), ready.tls.clone());
+    let mut watches = JoinSet::new();
+    for monitor in ready.monitors.iter().map(Arc::clone) {
+        watches.spawn(async move { monitor.watch().await });
+    }
     tracing::info!(
         %address,
         tls = tls.is_some(),
@@ -51,7 +75,7 @@ async fn serve(file: &Path) -> Result<(), String> {
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    let reloads = tokio::spawn(reload(hangup, file.to_owned(), ready));
+    let reloads = tokio::spawn(reload::run(hangup, file.to_owned(), ready, taken, metrics));
     let shutdown = async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -60,17 +84,22 @@ async fn serve(file: &Path) -> Result<(), String> {
         tracing::info!(signal = name, "draining");
     };
     server::serve(listener, app, tls, shutdown).await;
+    watches.shutdown().await;
     reloads.abort();
-    // What the task held is dropped by now, and so the HSMs are closed.
-    let _ = reloads.await;
+    // What the task held is dropped then, and so the HSMs are closed.
+    if timeout(RELOAD_PATIENCE, reloads).await.is_err() {
+        tracing::warn!("a reload does not end; it is left behind, and the HSMs are not closed");
+    }
+    ops.inspect(|task| task.abort());
+    traces.finish().await;
     tracing::info!("stopped");
     log.flush();
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the daemon opens its one socket here")]
-async fn bind(ready: &Ready) -> Result<TcpListener, ConfigError> {
-    let listen = &ready.config.listen;
+/// Opens a socket; what is wrong is said at the line that names it.
+#[expect(clippy::disallowed_methods, reason = "the daemon opens its sockets here")]
+pub(crate) async fn bind(config: &Config, listen: &Placed<SocketAddr>) -> Result<TcpListener, ConfigError> {
     TcpListener::bind(listen.value).await.map_err(|error| {
         let (why, advice) = match error.kind() {
             ErrorKind::AddrInUse => {
@@ -83,20 +112,6 @@ async fn bind(ready: &Ready) -> Result<TcpListener, ConfigError> {
             ErrorKind::AddrNotAvailable => ("this machine has no such address".to_owned(), "change `listen`"),
             _ => (error.to_string(), "change `listen`"),
         };
-        ready.config.error(listen.line, format!("cannot listen on {}: {why}: {advice}", listen.value))
+        config.error(listen.line, format!("cannot listen on {}: {why}: {advice}", listen.value))
     })
-}
-
-/// Credentials, keys and rules change without a restart (XKS-AUTH-4, XKS-AZ-4); what is broken is refused, and the
-/// old ones stay.
-async fn reload(mut hangup: Signal, file: PathBuf, mut ready: Ready) {
-    while hangup.recv().await.is_some() {
-        match Config::load(&file).and_then(|config| ready.reload(config)) {
-            Ok(()) => {
-                ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                tracing::info!(key_stores = ready.config.key_stores.len(), "reloaded");
-            }
-            Err(error) => tracing::error!("not reloaded, the old configuration stays: {error}"),
-        }
-    }
 }

@@ -10,27 +10,34 @@
 //! | `keeper` | replaces a lost session, and repeats the call once |
 //! | `session` | login, key look-up, AES-GCM |
 //! | `module` | the loaded library, initialised again when need be |
-//! | `codes` | what each PKCS#11 return value means |
+//! | `codes`, `names` | what each PKCS#11 return value means, and what it is called |
+//! | `stats` | what has happened so far, for metrics |
 //! | `settings` | what to open, and why it cannot be opened |
+//! | `survey` | a token looked at, read-only, for `doctor` and `keys list` |
 
 pub mod codes;
 mod inline;
 mod keeper;
 mod module;
+pub mod names;
 mod pool;
 mod session;
 mod settings;
+mod stats;
+pub mod survey;
 mod turn;
 
 pub use inline::Pkcs11Inline;
 pub use module::Module;
 pub use settings::{IvSource, OpenError, Pkcs11Settings, TokenChoice, TokenSeen};
+pub use stats::{OTHERS, PoolCounts, PoolStats};
 
 use super::{Aad, Answer, DeviceHealth, HealthStatus, Hsm, KeyFacts, Sealed};
 use crate::key::KeyName;
 use crate::secret::Plaintext;
 use pool::{Limits, Pool};
 use session::{Opener, TokenIdentity, TokenSession};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -41,6 +48,7 @@ use tokio::time::Instant;
 /// A token behind a PKCS#11 library, used by `sessions_max` threads. Needs a tokio runtime with time enabled.
 pub struct Pkcs11Hsm {
     pool: Pool<Opener>,
+    opener: Arc<Opener>,
     health_key: Option<KeyName>,
     /// As found first; what health says when the token cannot be asked.
     identity: OnceLock<TokenIdentity>,
@@ -127,14 +135,25 @@ impl Pkcs11Hsm {
             }
             Err(error) => return Err(error),
         };
-        let pool =
-            Pool::start(opener, session, limits).map_err(|error| OpenError::NoThread(error.to_string()))?;
-        Ok(Self { pool, health_key, identity, unknown })
+        let pool = Pool::start(Arc::clone(&opener), session, limits)
+            .map_err(|error| OpenError::NoThread(error.to_string()))?;
+        Ok(Self { pool, opener, health_key, identity, unknown })
     }
 
     /// Threads left behind in calls that have not returned: 0 when all is well, at most `set_aside_max`.
     pub fn set_aside(&self) -> usize {
         self.pool.set_aside()
+    }
+
+    /// The state of its threads and queue now, and what has happened to requests so far.
+    pub fn stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    /// How often the library has answered with each error (`CK_RV`) so far, whether or not a caller saw it; at most 64
+    /// different ones, the rest under [`OTHERS`].
+    pub fn return_values(&self) -> BTreeMap<u64, u64> {
+        self.opener.return_values.all()
     }
 
     /// Ends the threads and waits, blocking, until their sessions are closed; further requests fail. To be

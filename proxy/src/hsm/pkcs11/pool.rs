@@ -11,6 +11,7 @@
 //!   no work from those that have one.
 
 use super::keeper::{Keeper, Open};
+use super::stats::{PoolCounts, PoolStats};
 use crate::hsm::{HsmError, HsmErrorKind};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,6 +69,7 @@ struct State<O: Open> {
     set_aside: usize,
     open_error: Option<HsmError>,
     stopped: bool,
+    counts: PoolCounts,
 }
 
 struct Worker {
@@ -167,6 +169,7 @@ impl<O: Open> Pool<O> {
                 set_aside: 0,
                 open_error: None,
                 stopped: false,
+                counts: PoolCounts::default(),
             }),
             retry: Condvar::new(),
             ended: Condvar::new(),
@@ -205,7 +208,9 @@ impl<O: Open> Pool<O> {
             // Nobody answered: the job was dropped unanswered, too late or because the pool ended.
             Ok(Err(_)) if Instant::now() < deadline => Err(ended()),
             Ok(Err(_)) | Err(_) => {
-                self.shared.set_aside_overdue(&mut self.shared.lock(), Instant::now());
+                let mut state = self.shared.lock();
+                state.counts.timeouts += 1;
+                self.shared.set_aside_overdue(&mut state, Instant::now());
                 Err(HsmError::new(HsmErrorKind::TimedOut, "the HSM did not answer before the deadline"))
             }
         }
@@ -215,6 +220,27 @@ impl<O: Open> Pool<O> {
     pub(super) fn is_impaired(&self) -> bool {
         let state = self.shared.lock();
         state.set_aside > 0 || state.workers.iter().any(|worker| matches!(worker.phase, Phase::Pausing))
+    }
+
+    /// This moment, for metrics.
+    pub(super) fn stats(&self) -> PoolStats {
+        let state = self.shared.lock();
+        let now = Instant::now();
+        let mut stats = PoolStats {
+            set_aside: state.set_aside,
+            queued: state.queue.len(),
+            usable: !state.stopped && !state.is_helpless(now),
+            counts: state.counts,
+            ..PoolStats::default()
+        };
+        for worker in &state.workers {
+            *match worker.phase {
+                Phase::Idle => &mut stats.idle,
+                Phase::Inside { .. } => &mut stats.in_use,
+                Phase::Pausing => &mut stats.without_session,
+            } += 1;
+        }
+        stats
     }
 
     /// Threads left behind in calls that have not returned.
@@ -297,6 +323,7 @@ impl<O: Open> Shared<O> {
         if state.idle.is_empty() {
             self.set_aside_overdue(&mut state, now);
             if state.is_helpless(now) {
+                state.counts.refused_helpless += 1;
                 return Err(state.why_helpless());
             }
         }
@@ -304,11 +331,13 @@ impl<O: Open> Shared<O> {
             state.queue.retain(|queued| !queued.is_stale(now));
         }
         if state.queue.len() >= self.limits.queue_max {
+            state.counts.refused_full += 1;
             return Err(HsmError::new(
                 HsmErrorKind::Busy,
                 format!("{} requests are waiting for an HSM session already", state.queue.len()),
             ));
         }
+        state.counts.calls += 1;
         state.queue.push_back(job);
         // A busy worker looks at the queue by itself when it has finished.
         let wake = state.idle.pop().and_then(|id| state.worker(id)).map(|worker| Arc::clone(&worker.wake));

@@ -7,6 +7,7 @@ use super::codes::{After, judge};
 use super::keeper::{Device, Open};
 use super::module::{Epoch, Mark, Module};
 use super::settings::{IvSource, OpenError, Pkcs11Settings, TokenChoice, TokenSeen};
+use super::stats::ReturnValues;
 use crate::hsm::{Aad, HsmError, HsmErrorKind, Iv, KeyFacts, KeySpec, Sealed};
 use crate::key::KeyName;
 use crate::secret::Plaintext;
@@ -43,6 +44,8 @@ pub(super) struct Opener {
     slot: Mutex<Option<(Epoch, Slot)>>,
     /// The token refused the PIN: from now on this is the answer, and the token is not asked again.
     refused: OnceLock<OpenError>,
+    /// What the library has answered, errors only.
+    pub(super) return_values: ReturnValues,
     /// The end has come: what is open is to be closed now.
     pub(super) closing: AtomicBool,
 }
@@ -61,6 +64,7 @@ impl Opener {
             settings,
             slot: Mutex::new(None),
             refused: OnceLock::new(),
+            return_values: ReturnValues::default(),
             closing: AtomicBool::new(false),
         }
     }
@@ -150,6 +154,7 @@ impl Opener {
     }
 
     fn explain(&self, error: &Error) -> OpenError {
+        self.note(error);
         let token = || self.settings.token.clone();
         match error {
             Error::Pkcs11(rv, _) => match rv {
@@ -163,6 +168,13 @@ impl Opener {
                 _ => OpenError::call(error),
             },
             _ => OpenError::call(error),
+        }
+    }
+
+    /// Counts what the library answered.
+    fn note(&self, error: &Error) {
+        if let Error::Pkcs11(rv, _) = error {
+            self.return_values.count(judge(*rv).ck_rv);
         }
     }
 
@@ -196,7 +208,7 @@ impl Open for Opener {
     }
 }
 
-fn find_slot(pkcs11: &Pkcs11, wanted: &TokenChoice) -> Result<Slot, OpenError> {
+pub(super) fn find_slot(pkcs11: &Pkcs11, wanted: &TokenChoice) -> Result<Slot, OpenError> {
     let failed = |error: Error| OpenError::call(&error);
     let mut seen = Vec::new();
     let mut matching = Vec::new();
@@ -525,7 +537,7 @@ impl TokenSession {
     }
 
     /// Calls into the library, and learns from the return value.
-    fn call<T>(&mut self, call: impl FnOnce(&Session) -> CallResult<T>) -> Result<T, HsmError> {
+    pub(super) fn call<T>(&mut self, call: impl FnOnce(&Session) -> CallResult<T>) -> Result<T, HsmError> {
         self.inside(call).map_err(|error| self.failed(&error))
     }
 
@@ -534,7 +546,7 @@ impl TokenSession {
         let (_, _inside) = self.opener.module.enter();
         let ended = || Err(Error::Pkcs11(RvError::SessionHandleInvalid, Function::GetSessionInfo));
         let Some(raw) = self.raw.as_ref().filter(|_| !self.is_lost()) else { return ended() };
-        let outcome = call(raw);
+        let outcome = call(raw).inspect_err(|error| self.opener.note(error));
         // If it was lost meanwhile, its number and the key's handle may have meant something else to the library.
         if self.is_lost() { ended() } else { outcome }
     }
