@@ -8,6 +8,7 @@ use crate::env::Env;
 use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::key::{KeyId, KeyName, KeyVersion, UriPrefix};
+use crate::scheme::SampleProxy;
 use crate::server::Counts;
 use crate::sigv4::Credential;
 use arc_swap::ArcSwap;
@@ -29,6 +30,8 @@ pub struct KeyStore {
     pub credentials: Vec<Credential>,
     /// Which HSM key stands behind an external key id.
     pub keys: KeyDirectory,
+    /// Set when AWS's sample proxy made ciphertexts for this key store, which then decrypt here (XKS-MIG-1).
+    pub sample_proxy: Option<SampleProxy>,
     /// Who may do what (XKS-AZ-1).
     pub access: Access,
     /// Where the keys are.
@@ -50,6 +53,7 @@ impl KeyStore {
             region: None,
             credentials,
             keys: KeyDirectory::default(),
+            sample_proxy: None,
             access: Access::default(),
             hsm,
         }

@@ -7,10 +7,12 @@
 mod build;
 mod check;
 mod error;
+mod fingerprint;
 mod raw;
 
 pub use build::{Groups, Hsms, Ready};
 pub use error::ConfigError;
+pub use fingerprint::Fingerprint;
 
 use crate::app::{KeyDirectory, Settings};
 use crate::authorise::Access;
@@ -18,7 +20,9 @@ use crate::env::UnixTime;
 use crate::hsm::group::GroupSettings;
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::{KeyId, KeyName, UriPrefix};
-use std::collections::BTreeMap;
+use crate::scheme::SampleProxy;
+use crate::tls::SubjectName;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +42,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Where to send traces; `None` makes none.
     pub otel: Option<OtelConfig>,
+    /// How often the files are looked at for changes; `None` leaves it to SIGHUP.
+    pub watch_interval: Option<Duration>,
     /// Limits, their ranges checked, and what the proxy says of itself.
     pub settings: Settings,
     /// The HSMs, each named once.
@@ -55,6 +61,17 @@ pub struct TlsFiles {
     pub certificate_file: Placed<PathBuf>,
     /// PKCS#8, PKCS#1 or SEC1.
     pub key_file: Placed<PathBuf>,
+    /// Which client certificates are demanded; `None` demands none.
+    pub client: Option<TlsClientConfig>,
+}
+
+/// `[server.tls.client]`: who may connect (XKS-AUTH-6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsClientConfig {
+    /// The authorities that issue the certificates, PEM.
+    pub ca_file: Placed<PathBuf>,
+    /// The names, one of which a certificate must bear; at least one.
+    pub subject_names: Vec<SubjectName>,
 }
 
 /// `[log] level`: lines of this weight and heavier are written.
@@ -109,6 +126,17 @@ pub enum SecretPlace {
     File(PathBuf),
     /// The environment variable's value.
     Env(String),
+    /// What the command writes to its standard output, without the line break at its end.
+    Command(HelperCommand),
+}
+
+/// A program that tells a secret. Run without a shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelperCommand {
+    /// Its path.
+    pub program: PathBuf,
+    /// Its arguments. Every user of the machine can see them while it runs.
+    pub arguments: Vec<String>,
 }
 
 /// One `[[hsm]]`. What the numbers mean and their defaults are [`Pkcs11Settings`]'s.
@@ -132,6 +160,8 @@ pub struct HsmConfig {
     pub set_aside_max: Option<usize>,
     /// How long after its deadline a call is taken for hung.
     pub set_aside_after: Option<Duration>,
+    /// How long a session may be unused before it is tried.
+    pub session_idle_max: Option<Duration>,
     /// Who makes the IVs.
     pub iv_source: IvSource,
     /// The key that GetHealthStatus tries.
@@ -157,6 +187,8 @@ pub struct KeyStoreConfig {
     pub keys: KeyDirectory,
     /// The line of each entry of `keys`, to say where a key that the HSM does not know is named.
     pub key_lines: BTreeMap<KeyId, usize>,
+    /// What AWS's sample proxy made for this key store; `None` for nothing.
+    pub sample_proxy: Option<SampleProxy>,
     /// Who may do what: rules and modes. The policies come from their files when they are built.
     pub access: Access,
     /// Where the Cedar policies are, if it has any.
@@ -192,7 +224,10 @@ impl Config {
     /// When the file cannot be read, or for the first mistake in it.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let name = file.display().to_string();
-        match std::fs::read_to_string(file) {
+        let text = build::read_limited(file).and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
+        });
+        match text {
             Ok(text) => Self::parse(&name, &text),
             Err(error) => Err(ConfigError {
                 file: name,
@@ -214,12 +249,24 @@ impl Config {
         check::check(raw, &source)
     }
 
-    /// The policy and schema files that a reload reads again, each as often as it is named.
-    pub fn policy_files(&self) -> impl Iterator<Item = &Path> {
-        let files = self.key_stores.iter().filter_map(|store| store.cedar.as_ref());
+    /// Every file that a reload reads, this one included: one that changes is worth a reload. PINs are not among them,
+    /// for a reload logs in nowhere.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let mut files = BTreeSet::from([PathBuf::from(&self.file)]);
+        if let Some(tls) = &self.tls {
+            files.extend([tls.certificate_file.value.clone(), tls.key_file.value.clone()]);
+            files.extend(tls.client.iter().map(|client| client.ca_file.value.clone()));
+        }
+        for credential in self.key_stores.iter().flat_map(|store| &store.credentials) {
+            if let SecretPlace::File(path) = &credential.secret.value {
+                files.insert(path.clone());
+            }
+        }
+        for cedar in self.key_stores.iter().filter_map(|store| store.cedar.as_ref()) {
+            let named = std::iter::once(&cedar.policy_file).chain(&cedar.schema_file);
+            files.extend(named.map(|file| file.value.clone()));
+        }
         files
-            .flat_map(|cedar| std::iter::once(&cedar.policy_file).chain(&cedar.schema_file))
-            .map(|file| file.value.as_path())
     }
 
     /// An error at a line of this configuration's file.

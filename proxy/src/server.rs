@@ -13,6 +13,7 @@ mod streams;
 pub use counts::{Counts, Refused};
 
 use crate::app::App;
+use crate::tls::ServerTls;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -51,12 +52,14 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Serves connections until `shutdown` resolves, then lets requests in flight finish within
 /// `app.limits.drain_timeout` and cuts off the rest.
 ///
+/// Each connection takes the TLS that is current when it is accepted; `None` serves plain HTTP.
+///
 /// All tasks this starts, HTTP/2 streams included, belong to the future it returns: dropping that future aborts them
 /// all, as a crash would.
 pub async fn serve<L: Listen>(
     mut listener: L,
     app: Arc<App>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Arc<ServerTls>>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let places = Arc::new(Semaphore::new(app.limits.connections_max));
@@ -76,7 +79,8 @@ pub async fn serve<L: Listen>(
         };
         match accepted {
             Ok(io) => {
-                let served = connection::serve(io, Arc::clone(&app), tls.clone(), draining.clone());
+                let current = tls.as_ref().map(|tls| Arc::clone(&tls.current().config));
+                let served = connection::serve(io, Arc::clone(&app), current, draining.clone());
                 connections.spawn(async move {
                     served.await;
                     drop(place);

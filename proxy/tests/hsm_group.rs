@@ -1,6 +1,11 @@
 //! A group over two tokens of a real SoftHSM2 that hold the same key, and a third member that hangs.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 #[path = "common/softhsm.rs"]
 #[allow(dead_code, reason = "each test program uses its own part of this")]
@@ -126,7 +131,7 @@ async fn what_one_token_encrypts_the_other_decrypts() {
 async fn a_library_that_hangs_takes_no_neighbour_down() {
     let hsms = [open(TOKEN), open(SPARE)];
     let hung = Arc::new(Hung::default());
-    let settings = MonitorSettings { deadline: Duration::from_secs(2), ..MonitorSettings::default() };
+    let settings = MonitorSettings { deadline: Duration::from_secs(4), ..MonitorSettings::default() };
     let monitored = |name: &str, hsm: Arc<dyn Hsm>| Arc::new(Monitored::new(name, hsm, settings));
     let monitors = [
         monitored("hung", Arc::<Hung>::clone(&hung) as _),
@@ -149,7 +154,7 @@ async fn a_library_that_hangs_takes_no_neighbour_down() {
     assert_eq!((hung_now.opened, hung_now.failovers >= 5), (1, true), "{hung_now:?}");
     assert!(hung.0.load(Ordering::Relaxed) < 10, "it is left alone");
 
-    let devices = group.health(Instant::now() + Duration::from_secs(2)).await;
+    let devices = group.health(Instant::now() + Duration::from_secs(4)).await;
     let states: Vec<HealthStatus> = devices.iter().map(|device| device.status).collect();
     assert_eq!((states[0], devices[0].id.as_str()), (HealthStatus::Unavailable, "hung"));
     assert!(!states[1..].contains(&HealthStatus::Unavailable), "{states:?}");

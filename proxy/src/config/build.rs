@@ -3,12 +3,16 @@
 //! Place on the map: the last step of `config`, and the only one that reads more than the configuration's text.
 
 mod access;
+mod command;
 mod created;
+mod file;
 mod groups;
 mod hsms;
+mod piecewise;
 mod secret;
 mod tls;
 
+pub(super) use file::read_limited;
 pub use groups::Groups;
 pub use hsms::Hsms;
 
@@ -21,7 +25,7 @@ use crate::hsm::Hsm;
 use crate::hsm::group::HsmGroup;
 use crate::hsm::monitored::Monitored;
 use crate::sigv4::Credential;
-use crate::tls::CertificateFacts;
+use crate::tls::ServerTls;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,9 +34,7 @@ pub struct Ready {
     /// Of `listen` and the names for logs.
     pub config: Config,
     /// `None` serves plain HTTP.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// What the server's certificate says of itself.
-    pub certificate: Option<CertificateFacts>,
+    pub tls: Option<Arc<ServerTls>>,
     /// The proxy.
     pub app: Arc<App>,
     /// The open HSMs, in the order of [`Config::hsms`].
@@ -50,13 +52,7 @@ impl Config {
     /// # Errors
     /// For the first thing that is missing, unreadable or refused, at the line that names it.
     pub fn build(mut self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
-        let (tls, certificate) = match self.tls.clone() {
-            None => (None, None),
-            Some(files) => {
-                let (tls, certificate) = self.server_config(&files, Arc::clone(&env))?;
-                (Some(tls), certificate)
-            }
-        };
+        let tls = self.served(Arc::clone(&env))?.map(ServerTls::new);
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
         let accesses = self.accesses()?;
@@ -68,7 +64,7 @@ impl Config {
         groups.replace(made);
         let app = App::new(self.settings.clone(), stores, env, subscriber)
             .map_err(|error| self.error(1, error.to_string()))?;
-        Ok(Ready { config: self, tls, certificate, app: Arc::new(app), hsms, monitors, groups })
+        Ok(Ready { config: self, tls, app: Arc::new(app), hsms, monitors, groups })
     }
 
     fn stores(
@@ -86,6 +82,7 @@ impl Config {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
                 access,
+                sample_proxy: store.sample_proxy.clone(),
                 ..KeyStore::new(&*store.name, store.prefix.clone(), credentials, hsm)
             });
         }
@@ -94,16 +91,17 @@ impl Config {
 }
 
 impl Ready {
-    /// Takes over the key stores of a configuration read anew: credentials, keys, rules (XKS-AUTH-4, XKS-AZ-4) and which
-    /// HSMs they use.
-    /// No connection is dropped and no HSM is opened again.
+    /// Takes over a configuration read anew: of the key stores credentials, keys, rules (XKS-AUTH-4, XKS-AZ-4) and which
+    /// HSMs they use, of TLS the certificate, its key and the known clients, and how often files are looked at. No
+    /// connection is dropped and no HSM is opened again; TLS serves new connections only.
     ///
     /// # Errors
     /// When something in it is wrong, or anything else has changed, which needs a restart. Then all stays as it was.
     pub fn reload(&mut self, mut config: Config) -> Result<(), ConfigError> {
         let old = &self.config;
         let changed = [
-            ("[server]", config.listen != old.listen || config.tls != old.tls),
+            ("`listen`", config.listen != old.listen),
+            ("whether there is a [server.tls]", config.tls.is_some() != old.tls.is_some()),
             ("[ops]", config.ops != old.ops),
             ("[log]", config.log_level != old.log_level),
             ("[otel]", config.otel != old.otel),
@@ -119,12 +117,17 @@ impl Ready {
                 ),
             });
         }
+        // All is read before anything is replaced.
+        let served = config.served(Arc::clone(&self.app.env))?;
         let credentials = config.credentials()?;
         let groups = config.groups(&self.monitors, Some((&self.config, &self.groups)))?;
         let accesses = config.accesses()?;
         let stores = config.stores(credentials, accesses, &groups);
         self.app.replace_stores(stores).map_err(|error| config.error(1, error.to_string()))?;
         self.groups.replace(groups);
+        if let (Some(tls), Some(served)) = (&self.tls, served) {
+            tls.replace(served);
+        }
         self.config = config;
         Ok(())
     }

@@ -18,6 +18,8 @@ pub(super) struct Raw {
     pub(super) log: RawLog,
     pub(super) otel: At<RawOtel>,
     #[serde(default)]
+    pub(super) reload: RawReload,
+    #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
     pub(super) identity: RawIdentity,
@@ -40,6 +42,20 @@ pub(super) struct RawServer {
 pub(super) struct RawTls {
     pub(super) certificate_file: Spanned<String>,
     pub(super) key_file: Spanned<String>,
+    pub(super) client: At<RawTlsClient>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTlsClient {
+    pub(super) ca_file: Spanned<String>,
+    pub(super) subject_names: Spanned<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReload {
+    pub(super) watch_interval_ms: At<u64>,
 }
 
 #[derive(Deserialize)]
@@ -109,10 +125,12 @@ pub(super) struct RawHsm {
     pub(super) slot: At<u64>,
     pub(super) pin_file: At<String>,
     pub(super) pin_env: At<String>,
+    pub(super) pin_command: At<Vec<Spanned<String>>>,
     pub(super) sessions_max: At<u64>,
     pub(super) queue_max: At<u64>,
     pub(super) set_aside_max: At<u64>,
     pub(super) set_aside_after_ms: At<u64>,
+    pub(super) session_idle_max_ms: At<u64>,
     pub(super) iv_source: Option<RawIvSource>,
     pub(super) health_key_label: At<String>,
     pub(super) health_interval_ms: At<u64>,
@@ -140,6 +158,7 @@ pub(super) struct RawKeyStore {
     pub(super) credential: Vec<Spanned<RawCredential>>,
     #[serde(default)]
     pub(super) key: Vec<Spanned<RawKey>>,
+    pub(super) compatibility: Option<RawCompatibility>,
     #[serde(default)]
     pub(super) allow: Vec<RawAllow>,
     pub(super) cedar: Option<RawCedar>,
@@ -176,6 +195,7 @@ pub(super) struct RawCredential {
     pub(super) access_key_id: Spanned<String>,
     pub(super) secret_file: At<String>,
     pub(super) secret_env: At<String>,
+    pub(super) secret_command: At<Vec<Spanned<String>>>,
     pub(super) created: At<toml::value::Datetime>,
 }
 
@@ -193,6 +213,22 @@ pub(super) struct RawVersion {
     pub(super) version: Spanned<u64>,
     pub(super) label: At<String>,
     pub(super) id: At<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCompatibility {
+    pub(super) aws_sample_proxy: Spanned<bool>,
+    pub(super) ciphertext_metadata: At<String>,
+    pub(super) former_ciphertext_metadata: At<Vec<Spanned<String>>>,
+    pub(super) encrypt: At<RawScheme>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawScheme {
+    Own,
+    Sample,
 }
 
 #[derive(Deserialize)]
@@ -260,6 +296,8 @@ mod tests {
         let tables = [
             ("[server]", fields::<RawServer>()),
             ("[server.tls]", fields::<RawTls>()),
+            ("# [server.tls.client]", fields::<RawTlsClient>()),
+            ("[reload]", fields::<RawReload>()),
             ("[ops]", fields::<RawOps>()),
             ("[log]", fields::<RawLog>()),
             ("[otel]", fields::<RawOtel>()),
@@ -271,6 +309,7 @@ mod tests {
             ("[[key_store.credential]]", fields::<RawCredential>()),
             ("[[key_store.key]]", fields::<RawKey>()),
             ("[[key_store.key]]", fields::<RawVersion>()),
+            ("[key_store.compatibility]", fields::<RawCompatibility>()),
             ("[[key_store.allow]]", fields::<RawAllow>()),
             ("[key_store.cedar]", fields::<RawCedar>()),
         ];
@@ -292,7 +331,8 @@ mod tests {
     }
 
     fn tables_named(example: &str) -> impl Iterator<Item = &str> {
-        example.lines().filter(|line| line.starts_with('[')).map(|line| line.trim_matches(['[', ']']))
+        let headers = example.lines().map(|line| line.trim_start_matches("# "));
+        headers.filter(|line| line.starts_with('[')).map(|line| line.trim_matches(['[', ']']))
     }
 
     fn parent(header: &str) -> String {

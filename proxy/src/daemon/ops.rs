@@ -19,7 +19,7 @@ pub(crate) async fn start(
 ) -> Result<Option<JoinHandle<()>>, ConfigError> {
     let Some(listen) = &ready.config.ops else { return Ok(None) };
     let listener = serve::bind(&ready.config, listen).await?;
-    let certificate = ready.certificate.clone();
+    let tls = ready.tls.clone();
     let hsms = ready.config.hsms.iter().zip(ready.hsms.iter()).zip(&ready.monitors);
     let sources = Sources {
         app: Arc::clone(&ready.app),
@@ -31,7 +31,8 @@ pub(crate) async fn start(
             })
             .collect(),
         groups: ready.groups.clone(),
-        certificate: Box::new(move || certificate.clone()),
+        // As it is now: a reload replaces it.
+        certificate: Box::new(move || tls.as_ref().and_then(|tls| tls.current().certificate.clone())),
         log_lines_dropped: log.lines_dropped(),
         spans,
         process: process::read,

@@ -1,20 +1,26 @@
-//! `xks-proxy serve`: bind, serve, reload on SIGHUP, drain on SIGTERM or SIGINT.
+//! `xks-proxy serve`: bind, serve, drain on SIGTERM or SIGINT; `reload` runs beside it.
 
 use crate::daemon::log::Log;
 use crate::daemon::ops;
+use crate::daemon::reload;
 use crate::daemon::traces::Traces;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use xks_proxy::config::{Config, ConfigError, Placed, Ready};
+use tokio::time::timeout;
+use xks_proxy::config::{Config, ConfigError, Placed};
 use xks_proxy::env::{Env, SystemEnv};
 use xks_proxy::events::{Several, Subscriber};
 use xks_proxy::metrics::Metrics;
 use xks_proxy::server;
+
+/// How long a reload at hand may hold up the end: a little more than a helper command may take.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(11);
 
 /// Serves until told to stop. The error is one line for the user.
 pub(crate) fn run(file: &Path) -> Result<(), String> {
@@ -38,7 +44,7 @@ async fn serve(file: &Path) -> Result<(), String> {
     let hangup = signal(SignalKind::hangup()).map_err(system)?;
 
     let log = Log::start(io::stdout()).map_err(system)?;
-    let config = Config::load(file).map_err(|error| error.to_string())?;
+    let (config, taken) = reload::load(file).map_err(|error| error.to_string())?;
     log.install(config.log_level);
     let metrics = Arc::<Metrics>::default();
     let traces = Traces::start(config.otel.as_ref())?;
@@ -69,7 +75,7 @@ async fn serve(file: &Path) -> Result<(), String> {
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    let reloads = tokio::spawn(reload(hangup, file.to_owned(), ready, metrics));
+    let reloads = tokio::spawn(reload::run(hangup, file.to_owned(), ready, taken, metrics));
     let shutdown = async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -80,8 +86,10 @@ async fn serve(file: &Path) -> Result<(), String> {
     server::serve(listener, app, tls, shutdown).await;
     watches.shutdown().await;
     reloads.abort();
-    // What the task held is dropped by now, and so the HSMs are closed.
-    let _ = reloads.await;
+    // What the task held is dropped then, and so the HSMs are closed.
+    if timeout(RELOAD_PATIENCE, reloads).await.is_err() {
+        tracing::warn!("a reload does not end; it is left behind, and the HSMs are not closed");
+    }
     ops.inspect(|task| task.abort());
     traces.finish().await;
     tracing::info!("stopped");
@@ -106,20 +114,4 @@ pub(crate) async fn bind(config: &Config, listen: &Placed<SocketAddr>) -> Result
         };
         config.error(listen.line, format!("cannot listen on {}: {why}: {advice}", listen.value))
     })
-}
-
-/// Credentials, keys and rules change without a restart (XKS-AUTH-4, XKS-AZ-4); what is broken is refused, and the
-/// old ones stay.
-async fn reload(mut hangup: Signal, file: PathBuf, mut ready: Ready, metrics: Arc<Metrics>) {
-    while hangup.recv().await.is_some() {
-        let outcome = Config::load(&file).and_then(|config| ready.reload(config));
-        metrics.reloaded(outcome.is_ok(), SystemEnv.now());
-        match outcome {
-            Ok(()) => {
-                ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                tracing::info!(key_stores = ready.config.key_stores.len(), "reloaded");
-            }
-            Err(error) => tracing::error!("not reloaded, the old configuration stays: {error}"),
-        }
-    }
 }

@@ -205,8 +205,12 @@ impl Site {
         let (sender, receiver) = unbounded_channel();
         *self.sender.borrow_mut() = sender;
         self.world.pipes.behaviour.set(Connect::Accept);
-        let server =
-            serve(PipeListener(receiver), Arc::clone(&self.app), self.tls.clone(), std::future::pending());
+        let server = serve(
+            PipeListener(receiver),
+            Arc::clone(&self.app),
+            self.tls.clone().map(xks_proxy::tls::ServerTls::new),
+            std::future::pending(),
+        );
         *self.server.borrow_mut() = tokio::task::spawn_local(server);
     }
 

@@ -60,6 +60,7 @@ impl Place<'_> {
         }
         let (keys, key_lines) = self.keys(store.find_keys_by, store.key)?;
         let (access, cedar) = self.access(store.allow_mode, store.allow, store.cedar)?;
+        let sample_proxy = self.sample_proxy(store.compatibility, &keys, &key_lines)?;
         Ok(KeyStoreConfig {
             name: name.value,
             prefix,
@@ -70,6 +71,7 @@ impl Place<'_> {
             key_lines,
             access,
             cedar,
+            sample_proxy,
             credentials,
         })
     }

@@ -22,10 +22,16 @@ use tokio::time::{Instant, timeout_at};
 
 /// The pauses between a thread's attempts to open a session: the first, doubled up to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Opening a session may take so long before its thread counts as stuck.
 const OPENING_MAX: Duration = Duration::from_secs(5);
+
+/// How often, at most, a waiting request looks for calls that hang.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// Trying an idle session may take so long before its thread counts as stuck.
+const PROBE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
@@ -33,6 +39,8 @@ pub(super) struct Limits {
     pub(super) queue_max: usize,
     pub(super) set_aside_max: usize,
     pub(super) set_aside_after: Duration,
+    /// A session that was idle for so long is tried, so that no request has to find out that it is dead.
+    pub(super) idle_max: Duration,
 }
 
 /// Dropping it stops the threads as soon as each has finished its call; [`Pool::close`] also waits for that.
@@ -144,8 +152,12 @@ fn contain<O: Open, T>(
 }
 
 impl<O: Open> Pool<O> {
-    /// Starts the threads; the first gets `device`, the others open their own.
-    pub(super) fn start(opener: Arc<O>, device: O::Device, limits: Limits) -> std::io::Result<Self> {
+    /// Starts the threads; the first gets `device`, if there is one, the others open their own.
+    pub(super) fn start(
+        opener: Arc<O>,
+        mut device: Option<O::Device>,
+        limits: Limits,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             opener,
             limits,
@@ -165,7 +177,6 @@ impl<O: Open> Pool<O> {
         // From here on, dropping the pool ends whatever threads have been started.
         let pool = Self { shared };
         let mut state = pool.shared.lock();
-        let mut device = Some(device);
         for _ in 0..limits.threads {
             pool.shared.add_worker(&mut state, device.take())?;
         }
@@ -179,9 +190,20 @@ impl<O: Open> Pool<O> {
         T: Send + 'static,
         F: Fn(&mut O::Device) -> Result<T, HsmError> + Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         self.shared.submit(Job { deadline, call: Box::new(Asked { operation, answer }) })?;
-        match timeout_at(deadline, answered).await {
+        let look_every = self.shared.limits.set_aside_after.max(LOOK_EVERY_MIN);
+        let outcome = loop {
+            let look_at = Instant::now() + look_every;
+            match timeout_at(look_at.min(deadline), &mut answered).await {
+                // Whoever waits for long looks after calls that hang, since there may be nobody else to do it.
+                Err(_) if look_at < deadline => {
+                    self.shared.set_aside_overdue(&mut self.shared.lock(), Instant::now());
+                }
+                outcome => break outcome,
+            }
+        };
+        match outcome {
             Ok(Ok(outcome)) => outcome,
             // Nobody answered: the job was dropped unanswered, too late or because the pool ended.
             Ok(Err(_)) if Instant::now() < deadline => Err(ended()),
@@ -224,6 +246,10 @@ impl<O: Open> Pool<O> {
     /// Threads left behind in calls that have not returned.
     pub(super) fn set_aside(&self) -> usize {
         self.shared.lock().set_aside
+    }
+
+    pub(super) fn opener(&self) -> &O {
+        &self.shared.opener
     }
 
     /// Stops the threads and waits, blocking, until their sessions are closed. False if some have not ended
@@ -389,6 +415,11 @@ impl<O: Open> Shared<O> {
             }
             match self.next(id, wake, &keeper) {
                 Next::Job(job) => job.call.run(&mut keeper, job.deadline),
+                Next::Probe => {
+                    if let Err(error) = contain(&mut keeper, Keeper::probe) {
+                        tracing::warn!(worker = id, %error, "an idle HSM session was dead, and is replaced");
+                    }
+                }
                 Next::Renew => {}
                 Next::End => break,
             }
@@ -426,8 +457,14 @@ impl<O: Open> Shared<O> {
                 return Next::Renew;
             }
             state.idle.push(id);
-            state = wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let (guard, waited) =
+                wake.wait_timeout(state, self.limits.idle_max).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
             state.idle.retain(|idle| *idle != id);
+            if waited.timed_out() && state.queue.is_empty() && !state.stopped {
+                state.set_phase(id, Phase::Inside { overdue_at: Instant::now() + PROBE_MAX });
+                return Next::Probe;
+            }
         }
     }
 
@@ -469,6 +506,7 @@ impl<O: Open> Shared<O> {
 
 enum Next<O: Open> {
     Job(Job<O>),
+    Probe,
     Renew,
     End,
 }
@@ -495,13 +533,20 @@ mod tests {
         tried: Mutex<Sender<()>>,
     }
 
+    #[derive(Default)]
     struct Scripted {
         lost: bool,
+        probed: Arc<AtomicUsize>,
     }
 
     impl Device for Scripted {
         fn is_lost(&self) -> bool {
             self.lost
+        }
+
+        fn probe(&mut self) -> Result<(), HsmError> {
+            self.probed.fetch_add(1, Ordering::SeqCst);
+            Err(HsmError::new(Kind::SessionLost, "forgotten by a firewall"))
         }
     }
 
@@ -513,11 +558,7 @@ mod tests {
             let opened =
                 left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
             let _ = self.tried.lock().unwrap().send(());
-            if opened {
-                Ok(Scripted { lost: false })
-            } else {
-                Err(HsmError::new(Kind::DeviceGone, "unplugged"))
-            }
+            if opened { Ok(Scripted::default()) } else { Err(HsmError::new(Kind::DeviceGone, "unplugged")) }
         }
     }
 
@@ -528,10 +569,21 @@ mod tests {
     }
 
     fn bench(threads: usize, queue_max: usize, set_aside_max: usize, openings: usize) -> Bench {
+        bench_with(Scripted::default(), threads, queue_max, set_aside_max, openings, LONG)
+    }
+
+    fn bench_with(
+        first: Scripted,
+        threads: usize,
+        queue_max: usize,
+        set_aside_max: usize,
+        openings: usize,
+        idle_max: Duration,
+    ) -> Bench {
         let (tell, tried) = channel();
         let opener = Arc::new(Script { openings_left: openings.into(), tried: Mutex::new(tell) });
-        let limits = Limits { threads, queue_max, set_aside_max, set_aside_after: Duration::ZERO };
-        let pool = Arc::new(Pool::start(Arc::clone(&opener), Scripted { lost: false }, limits).unwrap());
+        let limits = Limits { threads, queue_max, set_aside_max, set_aside_after: Duration::ZERO, idle_max };
+        let pool = Arc::new(Pool::start(Arc::clone(&opener), Some(first), limits).unwrap());
         Bench { pool, opener, tried }
     }
 
@@ -734,6 +786,15 @@ mod tests {
         assert_eq!(bench.call(LONG).await, Ok(7));
         assert_eq!(bench.opener.openings_left.load(Ordering::SeqCst), 0, "on another session");
         assert!(!bench.pool.is_impaired());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_that_was_idle_for_long_is_tried_and_replaced_before_a_request_needs_it() {
+        let first = Scripted::default();
+        let probed = Arc::clone(&first.probed);
+        let bench = bench_with(first, 1, 4, 0, 1, SHORT);
+        bench.tried.recv().unwrap();
+        assert_eq!(probed.load(Ordering::SeqCst), 1, "without any request");
     }
 
     #[tokio::test(flavor = "multi_thread")]
