@@ -21,8 +21,9 @@ Usage: cargo xtask COMMAND
 
   test                             install SoftHSM2 when it is missing (needs root), then run every test
   reliability                      measure what each fault of the HSM does, and renew proxy/RELIABILITY.md
-  serve-softhsm [--port N] [--tls] run the daemon over a throwaway SoftHSM2 token until Ctrl-C
-                                   (port 8080, with --tls 8443)
+  serve-softhsm [--port N] [--tls | --mtls]
+                                   run the daemon over a throwaway SoftHSM2 token until Ctrl-C
+                                   (port 8080, with TLS 8443; --mtls demands a client certificate)
   packaging                        build the Debian package, check unit, image and manifests
   soak [--minutes N] [--connections N]
                                    full load with faults and reloads over SoftHSM2 (10 minutes, 32 connections)";
