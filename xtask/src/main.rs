@@ -6,6 +6,7 @@
 //! - `cargo xtask soak`: full load, faults and reloads for minutes;
 //! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
 mod packaging;
