@@ -244,8 +244,11 @@ impl Connection {
     }
 }
 
+/// An access key id, and its secret or where that is.
+type Pair = (&'static str, &'static str);
+
 /// The credentials that are known at each step, and the one a client then signs with, as XKS-AUTH-4 has it.
-const ROTATION: [(&[(&str, &str)], (&str, &str)); 3] = [
+const ROTATION: [(&[Pair], Pair); 3] = [
     (&[(CREDENTIAL.0, r#"secret_file = "a""#)], CREDENTIAL),
     (
         &[(CREDENTIAL.0, r#"secret_file = "a""#), (OTHER_CREDENTIAL.0, r#"secret_file = "b""#)],
