@@ -16,6 +16,7 @@ use crate::app::{KeyDirectory, Settings};
 use crate::authorise::Access;
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::{KeyId, KeyName, UriPrefix};
+use crate::quota::Rate;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ use std::time::Duration;
 pub struct Config {
     /// The file it came from, as the user named it.
     pub file: String,
-    /// Where to listen. Port 0 lets the system choose.
-    pub listen: Placed<SocketAddr>,
+    /// Where to listen, at least one address. Port 0 lets the system choose.
+    pub listen: Vec<Placed<SocketAddr>>,
     /// Certificate and key; `None` serves plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Limits, their ranges checked, and what the proxy says of itself.
@@ -120,6 +121,8 @@ pub struct KeyStoreConfig {
     pub key_lines: BTreeMap<KeyId, usize>,
     /// Who may do what.
     pub access: Access,
+    /// How many requests it may make; `None` for as many as there is room for.
+    pub quota: Option<Rate>,
     /// Who may sign, at least one.
     pub credentials: Vec<CredentialConfig>,
 }

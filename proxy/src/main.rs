@@ -4,7 +4,9 @@
 
 mod daemon {
     pub(crate) mod check;
+    pub(crate) mod listen;
     pub(crate) mod log;
+    pub(crate) mod open_files;
     pub(crate) mod serve;
 }
 

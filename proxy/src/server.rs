@@ -2,12 +2,19 @@
 //!
 //! Place on the map: the outermost station. [`serve`] is generic over the listener, so that it runs over real sockets
 //! and simulated ones, and uses no time but tokio's. What is bounded here (XKS-NET-9): connections, the time of a TLS
-//! handshake, of a request's head and of idling, the size of a head, and HTTP/2 streams per connection.
+//! handshake, of a request's head and of idling, the size of a head, and HTTP/2 streams per connection. Who has not
+//! carried an authenticated request may idle less, and goes first when the house is full.
 
 mod activity;
 mod connection;
 mod guarded_io;
+#[cfg(feature = "daemon")]
+mod listeners;
+mod strangers;
 mod streams;
+
+#[cfg(feature = "daemon")]
+pub use listeners::Listeners;
 
 use crate::app::App;
 use std::future::Future;
@@ -15,6 +22,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use strangers::Strangers;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -57,27 +65,36 @@ pub async fn serve<L: Listen>(
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let places = Arc::new(Semaphore::new(app.limits.connections_max));
+    let strangers = Strangers::default();
     let (drain, draining) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        // The place is taken before the connection, so a full house waits in the kernel's queue.
+        // In a full house one waits at the door, and all others in the kernel's queue. A stranger makes room at once.
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            let io = listener.accept().await?;
+            if places.available_permits() == 0 && strangers.evict() {
+                tracing::debug!(
+                    "all connections taken: one without an authenticated request has been closed"
+                );
+            }
+            Ok((io, Arc::clone(&places).acquire_owned().await))
         };
-        let (place, accepted) = tokio::select! {
+        let accepted: io::Result<_> = tokio::select! {
             biased;
             () = &mut shutdown => break,
             next = next => next,
         };
         match accepted {
-            Ok(io) => {
-                let served = connection::serve(io, Arc::clone(&app), tls.clone(), draining.clone());
-                connections.spawn(async move {
+            Ok((io, place)) => {
+                let stranger = strangers.enter();
+                let id = stranger.id();
+                let served = connection::serve(io, Arc::clone(&app), tls.clone(), stranger, draining.clone());
+                let task = connections.spawn(async move {
                     served.await;
                     drop(place);
                 });
+                strangers.introduce(id, task);
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed; trying again in {ACCEPT_RETRY:?}");

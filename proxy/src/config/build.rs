@@ -14,6 +14,7 @@ use crate::env::Env;
 use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::hsm::pkcs11::Pkcs11Hsm;
+use crate::quota::Quota;
 use crate::sigv4::Credential;
 use std::sync::Arc;
 
@@ -54,11 +55,13 @@ impl Config {
         for (store, credentials) in self.key_stores.iter().zip(credentials) {
             // `check` has resolved the index against the same list.
             let Some(hsm) = hsms.get(store.hsm) else { continue };
-            let hsm: Arc<dyn Hsm> = Arc::<Pkcs11Hsm>::clone(hsm);
+            // Key stores that share an HSM share it fairly: each by a handle of its own.
+            let hsm: Arc<dyn Hsm> = Arc::new(hsm.another());
             stores.push(KeyStore {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
                 access: store.access.clone(),
+                quota: store.quota.map(Quota::new),
                 ..KeyStore::new(&*store.name, store.prefix.clone(), credentials, hsm)
             });
         }
@@ -67,7 +70,7 @@ impl Config {
 }
 
 impl Ready {
-    /// Takes over the key stores of a configuration read anew: credentials, keys and rules (XKS-AUTH-4, XKS-AZ-4).
+    /// Takes over the key stores of a configuration read anew: credentials, keys, rules and quotas (XKS-AUTH-4, XKS-AZ-4).
     /// No connection is dropped and no HSM is opened again.
     ///
     /// # Errors

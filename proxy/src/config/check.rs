@@ -6,6 +6,8 @@ mod hsm;
 mod key_store;
 mod keys;
 mod limits;
+mod listen;
+mod quota;
 mod rules;
 mod secret;
 mod server;
@@ -16,7 +18,6 @@ use super::{Config, ConfigError, HsmConfig, Placed};
 use crate::app::Settings;
 use key_store::not_isolated;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,16 +27,7 @@ use toml::Spanned;
 pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
     let place = Place { source };
     let server = raw.server.into_inner();
-    let listen: SocketAddr = server.listen.as_ref().trim().parse().map_err(|_| {
-        place.error(
-            &server.listen,
-            format!(
-                "listen = {:?} is not an address and port: write one like \"0.0.0.0:8443\" or \"[::]:8443\"",
-                server.listen.as_ref()
-            ),
-        )
-    })?;
-    let listen = Placed { line: place.line(&server.listen), value: listen };
+    let listen = place.listen(server.listen)?;
     let ping_path = place.ping_path(server.ping_path)?;
     let tls = server.tls.map(|tls| place.tls(tls.into_inner()));
     let mut warnings = Vec::new();

@@ -1,14 +1,15 @@
 //! `xks-proxy serve`: bind, serve, reload on SIGHUP, drain on SIGTERM or SIGINT.
 
+use crate::daemon::listen::bind;
 use crate::daemon::log::Log;
-use std::io::{self, ErrorKind};
+use crate::daemon::open_files;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use xks_proxy::config::{Config, ConfigError, Ready};
+use xks_proxy::config::{Config, Ready};
 use xks_proxy::env::SystemEnv;
-use xks_proxy::server;
+use xks_proxy::server::{self, Listeners};
 
 /// Serves until told to stop. The error is one line for the user.
 pub(crate) fn run(file: &Path) -> Result<(), String> {
@@ -38,19 +39,22 @@ async fn serve(file: &Path) -> Result<(), String> {
     let ready =
         config.build(Arc::new(SystemEnv), Arc::new(log.clone())).map_err(|error| error.to_string())?;
     ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    open_files::provide(&ready.config).iter().for_each(|warning| tracing::warn!("{warning}"));
 
-    let listener = bind(&ready).await.map_err(|error| error.to_string())?;
-    let address =
-        listener.local_addr().map_err(|error| format!("the listening socket has no address ({error})"))?;
+    let sockets = bind(&ready.config).map_err(|error| error.to_string())?;
     let (app, tls) = (Arc::clone(&ready.app), ready.tls.clone());
-    tracing::info!(
-        %address,
-        tls = tls.is_some(),
-        key_stores = ready.config.key_stores.len(),
-        hsms = ready.hsms.len(),
-        version = env!("CARGO_PKG_VERSION"),
-        "listening"
-    );
+    for socket in &sockets {
+        let address =
+            socket.local_addr().map_err(|error| format!("the listening socket has no address ({error})"))?;
+        tracing::info!(
+            %address,
+            tls = tls.is_some(),
+            key_stores = ready.config.key_stores.len(),
+            hsms = ready.hsms.len(),
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
+    }
     let reloads = tokio::spawn(reload(hangup, file.to_owned(), ready));
     let shutdown = async move {
         let name = tokio::select! {
@@ -59,32 +63,13 @@ async fn serve(file: &Path) -> Result<(), String> {
         };
         tracing::info!(signal = name, "draining");
     };
-    server::serve(listener, app, tls, shutdown).await;
+    server::serve(Listeners::new(sockets), app, tls, shutdown).await;
     reloads.abort();
     // What the task held is dropped by now, and so the HSMs are closed.
     let _ = reloads.await;
     tracing::info!("stopped");
     log.flush();
     Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "the daemon opens its one socket here")]
-async fn bind(ready: &Ready) -> Result<TcpListener, ConfigError> {
-    let listen = &ready.config.listen;
-    TcpListener::bind(listen.value).await.map_err(|error| {
-        let (why, advice) = match error.kind() {
-            ErrorKind::AddrInUse => {
-                ("the port is in use".to_owned(), "stop the process that has it, or change `listen`")
-            }
-            ErrorKind::PermissionDenied => (
-                "permission denied".to_owned(),
-                "ports below 1024 need root or CAP_NET_BIND_SERVICE; grant it, or change `listen`",
-            ),
-            ErrorKind::AddrNotAvailable => ("this machine has no such address".to_owned(), "change `listen`"),
-            _ => (error.to_string(), "change `listen`"),
-        };
-        ready.config.error(listen.line, format!("cannot listen on {}: {why}: {advice}", listen.value))
-    })
 }
 
 /// Credentials, keys and rules change without a restart (XKS-AUTH-4, XKS-AZ-4); what is broken is refused, and the

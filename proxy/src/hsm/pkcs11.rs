@@ -6,6 +6,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `pool` | threads with one session each, bounded queue, deadline, setting hung calls aside |
+//! | `lanes` | that queue: a lane per key store, served in turn |
 //! | `inline` | the same operations on the caller's own thread, for the simulation |
 //! | `keeper` | replaces a lost session, and repeats the call once |
 //! | `session` | login, key look-up, AES-GCM |
@@ -16,6 +17,7 @@
 pub mod codes;
 mod inline;
 mod keeper;
+mod lanes;
 mod module;
 mod pool;
 mod session;
@@ -76,6 +78,16 @@ impl Pkcs11Hsm {
         let pool =
             Pool::start(opener, session, limits).map_err(|error| OpenError::NoThread(error.to_string()))?;
         Ok(Self { pool, health_key, identity })
+    }
+
+    /// The same token by another handle, whose requests wait for a session in a lane of their own: a crowd in one lane
+    /// does not keep the others waiting. For each key store that shares the token. It ends with its last handle.
+    pub fn another(&self) -> Self {
+        Self {
+            pool: self.pool.another(),
+            health_key: self.health_key.clone(),
+            identity: self.identity.clone(),
+        }
     }
 
     /// Threads left behind in calls that have not returned: 0 when all is well, at most `set_aside_max`.

@@ -75,6 +75,7 @@ impl Place<'_> {
             keys,
             key_lines,
             access: Access { rules: rules? },
+            quota: store.quota.map(|quota| self.quota(quota)).transpose()?,
             credentials,
         })
     }
