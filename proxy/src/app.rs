@@ -121,7 +121,7 @@ pub struct Limits {
     /// key stores, the rest is for whoever comes first. Default 256.
     pub in_flight_max: usize,
     /// Connections open at once; one more takes the place of the one that has been open longest without an
-    /// authenticated request, or waits until there is room. Default 1,024.
+    /// authenticated request, if longer than `deadline`, or waits until there is room. Default 1,024.
     pub connections_max: usize,
     /// Largest request body, before authentication. Default 65,536 bytes (the largest legal request is about 30 KiB).
     pub body_bytes_max: usize,

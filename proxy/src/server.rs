@@ -37,19 +37,6 @@ pub trait Listen: Send + 'static {
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 }
 
-#[cfg(feature = "daemon")]
-impl Listen for tokio::net::TcpListener {
-    type Io = tokio::net::TcpStream;
-
-    async fn accept(&mut self) -> io::Result<Self::Io> {
-        let (stream, _peer) = Self::accept(self).await?;
-        // An answer is one small write; waiting for more to send would only add latency. A connection that is already
-        // gone says so when it is read.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
-    }
-}
-
 /// How long to wait after a failed accept: the cause (no file descriptors left) seldom passes at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -70,15 +57,11 @@ pub async fn serve<L: Listen>(
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        // In a full house one waits at the door, and all others in the kernel's queue. A stranger makes room at once.
+        // In a full house one waits at the door, and all others in the kernel's queue.
         let next = async {
             let io = listener.accept().await?;
-            if places.available_permits() == 0 && strangers.evict() {
-                tracing::debug!(
-                    "all connections taken: one without an authenticated request has been closed"
-                );
-            }
-            Ok((io, Arc::clone(&places).acquire_owned().await))
+            let place = strangers.make_room(&places, app.limits.deadline).await;
+            Ok((io, place))
         };
         let accepted: io::Result<_> = tokio::select! {
             biased;

@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep, timeout};
 use xks_proxy::app::Limits;
 use xks_proxy::env::SystemEnv;
 use xks_proxy::events::STATUS_CALLER_GONE;
-use xks_proxy::server::{Listen, serve};
+use xks_proxy::server::{Listen, Listeners, serve};
 use xks_proxy::tls::{certificates_from_pem, private_key_from_pem, server_config};
 
 /// A listener whose connections are handed to it.
@@ -726,6 +726,39 @@ fn tls_errors_say_which_file_and_what_to_do() {
 }
 
 // ---------------------------------------------------------------------------------------------- Real sockets
+
+/// One server behind an IPv4 and an IPv6 address, with one limit for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn net_1_several_addresses_share_one_proxy_and_its_limits() {
+    let mut sockets = Vec::new();
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        #[expect(clippy::disallowed_methods, reason = "this test is about real sockets")]
+        sockets.push(TcpListener::bind(address).await.unwrap());
+    }
+    let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+    let world = World::with(Limits { connections_max: 2, ..Limits::default() }, |_| {});
+    let app = Arc::clone(&world.app);
+    let serving = tokio::spawn(serve(Listeners::new(sockets), app, None, std::future::pending()));
+    #[expect(clippy::disallowed_methods, reason = "this test is about real sockets")]
+    let connect = |index: usize| TcpStream::connect(addresses[index]);
+    let mut proven = Vec::new();
+    for index in [0, 1] {
+        let mut io = connect(index).await.unwrap();
+        io.write_all(&health()).await.unwrap();
+        assert_eq!(response(&mut io).await.0, 200);
+        proven.push(io);
+    }
+    // The house is full by either door, and has room again for whoever waits at either.
+    for index in [1, 0] {
+        let mut io = connect(index).await.unwrap();
+        io.write_all(&health()).await.unwrap();
+        assert!(timeout(Duration::from_millis(50), response_when_it_comes(&mut io)).await.is_err());
+        drop(proven.remove(0));
+        assert_eq!(response(&mut io).await.0, 200);
+        proven.push(io);
+    }
+    serving.abort();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_sockets_and_threads_serve_the_same() {

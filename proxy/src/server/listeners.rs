@@ -1,4 +1,4 @@
-//! Several listening sockets as one, so that all of them share one proxy and its limits.
+//! Real listening sockets, and several as one, so that all of them share one proxy and its limits.
 //!
 //! Place on the map: the daemon opens the sockets and gives them to [`serve`](super::serve).
 
@@ -37,9 +37,22 @@ impl Listen for Listeners {
             Poll::Pending
         })
         .await?;
-        // An answer is one small write; waiting for more to send would only add latency. A connection that is already
-        // gone says so when it is read.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
+        Ok(prepared(stream))
     }
+}
+
+impl Listen for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        let (stream, _peer) = Self::accept(self).await?;
+        Ok(prepared(stream))
+    }
+}
+
+/// An answer is one small write; waiting for more to send would only add latency. A connection that is already gone says
+/// so when it is read.
+fn prepared(stream: TcpStream) -> TcpStream {
+    let _ = stream.set_nodelay(true);
+    stream
 }

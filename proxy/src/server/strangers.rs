@@ -3,13 +3,17 @@
 //!
 //! Place on the map: [`serve`](super::serve) keeps the list, each connection its own entry until it has proven itself.
 //!
-//! The one that has been a stranger longest goes first. KMS sends its first request as soon as it is connected, so to
-//! be that one it would have to be overtaken by `connections_max` others within its handshake and that request. There is no limit per
-//! address: behind a load balancer all connections come from the same few.
+//! The one that has been a stranger longest goes first, and none before it has had the time in which KMS authenticates:
+//! else a crowd of honest newcomers would drive out one another. There is no limit per address: behind a load balancer
+//! all connections come from the same few.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
 
 /// The list. Clones are the same list.
 #[derive(Clone, Default)]
@@ -18,8 +22,14 @@ pub(super) struct Strangers(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     last_id: u64,
-    /// By order of arrival; `None` for one whose task is just being started.
-    tasks: BTreeMap<u64, Option<AbortHandle>>,
+    /// In the order they came.
+    entries: BTreeMap<u64, Entry>,
+}
+
+struct Entry {
+    since: Instant,
+    /// `None` while its task is just being started.
+    task: Option<AbortHandle>,
 }
 
 /// One connection's entry, gone when it is dropped.
@@ -33,24 +43,53 @@ impl Strangers {
         let mut state = self.state();
         state.last_id += 1;
         let id = state.last_id;
-        state.tasks.insert(id, None);
+        state.entries.insert(id, Entry { since: Instant::now(), task: None });
         Stranger { id, strangers: self.clone() }
     }
 
     /// Says which task a stranger is, so that it can be ended.
     pub(super) fn introduce(&self, id: u64, task: AbortHandle) {
         // It may have ended, or proven itself, already.
-        if let Some(entry) = self.state().tasks.get_mut(&id) {
-            *entry = Some(task);
+        if let Some(entry) = self.state().entries.get_mut(&id) {
+            entry.task = Some(task);
         }
     }
 
-    /// Ends the connection that has been a stranger longest; false if there is none.
-    pub(super) fn evict(&self) -> bool {
-        let mut state = self.state();
-        let first = state.tasks.first_entry().and_then(|entry| entry.remove());
-        drop(state);
-        first.inspect(AbortHandle::abort).is_some()
+    /// Waits for a place. In a full house a stranger has to give up its own once it has had `grace`.
+    ///
+    /// # Errors
+    /// Never: the semaphore is not closed.
+    pub(super) async fn make_room(
+        &self,
+        places: &Arc<Semaphore>,
+        grace: Duration,
+    ) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let mut place = pin!(Arc::clone(places).acquire_owned());
+        while places.available_permits() == 0
+            && let Some(since) = self.longest()
+        {
+            // One for each who comes; then its place is on its way.
+            if since + grace <= Instant::now() {
+                self.evict();
+                break;
+            }
+            if let Ok(place) = timeout_at(since + grace, &mut place).await {
+                return place;
+            }
+        }
+        place.await
+    }
+
+    fn longest(&self) -> Option<Instant> {
+        self.state().entries.values().next().map(|entry| entry.since)
+    }
+
+    fn evict(&self) {
+        let first = self.state().entries.pop_first();
+        if let Some((_, Entry { task: Some(task), .. })) = first {
+            tracing::debug!("all connections taken: one without an authenticated request is closed");
+            task.abort();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -65,7 +104,7 @@ impl Stranger {
 
     /// It has carried an authenticated request and may stay.
     pub(super) fn prove(&self) {
-        self.strangers.state().tasks.remove(&self.id);
+        self.strangers.state().entries.remove(&self.id);
     }
 }
 
@@ -97,12 +136,27 @@ mod tests {
         let (_third, third) = come(&strangers);
         drop(left);
         proven.prove();
-        assert!(strangers.evict());
+        strangers.evict();
         assert!(second.await.unwrap_err().is_cancelled() && !third.is_finished());
-        assert!(strangers.evict());
+        strangers.evict();
         assert!(third.await.unwrap_err().is_cancelled());
-        assert!(!strangers.evict());
         strangers.introduce(proven.id(), tokio::spawn(pending::<()>()).abort_handle());
-        assert!(!strangers.evict(), "who has proven itself is no stranger again");
+        assert_eq!(strangers.longest(), None, "who has proven itself is no stranger again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_goes_before_its_time_or_while_there_is_room() {
+        let (strangers, places) = (Strangers::default(), Arc::new(Semaphore::new(1)));
+        let (_stranger, task) = come(&strangers);
+        let (start, grace) = (Instant::now(), Duration::from_millis(150));
+        let place = strangers.make_room(&places, grace).await.unwrap();
+        assert!(!task.is_finished());
+        let waiting = strangers.make_room(&places, grace);
+        let leave = async {
+            assert!(task.await.unwrap_err().is_cancelled());
+            assert_eq!(start.elapsed(), grace);
+            drop(place);
+        };
+        assert!(tokio::join!(waiting, leave).0.is_ok());
     }
 }
