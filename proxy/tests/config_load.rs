@@ -1,7 +1,5 @@
 //! What the configuration says of load: addresses, quotas, and the limits on strangers.
 
-#![expect(clippy::expect_used, reason = "a test's helper fails loudly")]
-
 use std::time::Duration;
 use xks_proxy::config::Config;
 use xks_proxy::quota::Rate;

@@ -525,7 +525,7 @@ fn it_listens_on_ipv4_and_ipv6_side_by_side() {
 }
 
 #[test]
-fn a_reload_takes_over_a_quota_and_hands_out_no_fresh_burst() {
+fn a_reload_takes_over_a_quota() {
     let setup = Setup::new();
     let with_quota = |burst: u32| {
         let quota = format!("quota = {{ requests_per_s = 1, burst = {burst} }}\ncredential = [");

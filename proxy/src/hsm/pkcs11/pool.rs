@@ -586,7 +586,10 @@ mod tests {
         let send = |pool: &Arc<Pool<Script>>, name: &'static str| {
             let (pool, order) = (Arc::clone(pool), Arc::clone(&order));
             tokio::spawn(async move {
-                let note = move |_: &mut Scripted| Ok(order.lock().unwrap().push(name));
+                let note = move |_: &mut Scripted| {
+                    order.lock().unwrap().push(name);
+                    Ok(())
+                };
                 pool.call(Instant::now() + LONG, note).await.map_err(|error| error.kind)
             })
         };
