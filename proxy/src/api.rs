@@ -12,8 +12,9 @@ pub mod get_key_metadata;
 use crate::app::{App, KeyStore, Limits};
 use crate::error::{ErrorName, XksError};
 use crate::events::{AuditEvent, Operation};
-use crate::hsm::HsmError;
+use crate::hsm::{Aad, HsmError};
 use crate::key::KeyId;
+use crate::scheme::Scheme;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -252,20 +253,27 @@ fn check_algorithm(algorithm: Option<&Text<'_>>) -> Result<(), XksError> {
     }
 }
 
-/// `additionalAuthenticatedData`, optional; absent and empty are the same (XKS-ENC-3, XKS-ENC-7).
-fn additional_data(text: Option<&Text<'_>>, limits: &Limits) -> Result<Vec<u8>, XksError> {
-    let Some(text) = text else { return Ok(Vec::new()) };
+/// `additionalAuthenticatedData`, optional (XKS-ENC-3). Absent and empty are the same in our own scheme (XKS-ENC-7), but
+/// not in that of AWS's sample proxy.
+fn additional_data(text: Option<&Text<'_>>, limits: &Limits) -> Result<Option<Vec<u8>>, XksError> {
+    let Some(text) = text else { return Ok(None) };
     let additional = text.base64("additionalAuthenticatedData is not standard Base64.")?;
     // 65,535 is what the framing of XKS-ENC-7 can say, whatever the configuration allows.
     if additional.len() > limits.aad_bytes_max.min(usize::from(u16::MAX)) {
         return Err(unsupported("additionalAuthenticatedData is longer than this proxy supports."));
     }
-    Ok(additional)
+    Ok(Some(additional))
 }
 
 /// An UnsupportedOperationException with this sentence for the caller and the log (XKS-ENC-8).
 fn unsupported(sentence: &'static str) -> XksError {
     XksError::new(ErrorName::UnsupportedOperationException, sentence).with_sentence(sentence)
+}
+
+/// The AAD and metadata of this request as `scheme` gives them to the HSM.
+fn frame(scheme: Scheme, additional: Option<&[u8]>, metadata: &[u8]) -> Result<Aad, XksError> {
+    let too_long = |_| unsupported("additionalAuthenticatedData is longer than this proxy supports.");
+    scheme.frame(additional, metadata).map_err(too_long)
 }
 
 /// The external key id names no key (XKS-META-3).

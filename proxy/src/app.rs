@@ -10,6 +10,8 @@ use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::key::{KeyId, KeyName, KeyVersion, UriPrefix};
 use crate::quota::Quota;
+use crate::scheme::SampleProxy;
+use crate::server::Counts;
 use crate::sigv4::Credential;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
@@ -30,6 +32,8 @@ pub struct KeyStore {
     pub credentials: Vec<Credential>,
     /// Which HSM key stands behind an external key id.
     pub keys: KeyDirectory,
+    /// Set when AWS's sample proxy made ciphertexts for this key store, which then decrypt here (XKS-MIG-1).
+    pub sample_proxy: Option<SampleProxy>,
     /// Who may do what (XKS-AZ-1).
     pub access: Access,
     /// How many requests it may make; `None` for as many as there is room for (XKS-NET-6).
@@ -55,6 +59,7 @@ impl KeyStore {
             region: None,
             credentials,
             keys: KeyDirectory::default(),
+            sample_proxy: None,
             access: Access::default(),
             quota: None,
             share: Share::default(),
@@ -224,6 +229,8 @@ pub struct App {
     pub admission: Admission,
     /// How many bytes of bodies are held.
     pub(crate) bodies: Bodies,
+    /// How many connections there are.
+    pub connections: Counts,
     stores: ArcSwap<Stores>,
     draining: AtomicBool,
 }
@@ -276,6 +283,7 @@ impl App {
             ping_path: settings.ping_path,
             env,
             subscriber,
+            connections: Counts::default(),
             stores: ArcSwap::from_pointee(stores),
             draining: AtomicBool::new(false),
         })
@@ -305,6 +313,11 @@ impl App {
     /// The key store with exactly this prefix, in the form of [`UriPrefix::as_str`].
     pub fn store(&self, prefix: &str) -> Option<Arc<KeyStore>> {
         self.stores.load().get(prefix).cloned()
+    }
+
+    /// The key stores now, in the order of their prefixes.
+    pub fn stores(&self) -> Vec<Arc<KeyStore>> {
+        self.stores.load().values().cloned().collect()
     }
 
     /// From now on the load balancer's health check answers 503, so that it sends its traffic elsewhere, while

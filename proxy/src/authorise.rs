@@ -1,44 +1,43 @@
-//! Who may do what: an allow-list over the key, the operation and the caller, decided without input or output
-//! (XKS-AZ-1 to XKS-AZ-3).
+//! Who may do what, decided without input or output (XKS-AZ-1 to XKS-AZ-3).
 //!
-//! Place on the map: after the request has been authenticated and parsed, before the HSM is asked. Every rule is a
-//! conjunction of conditions; a request is admitted when one rule holds in full. A denial names the rule that came
-//! closest, so that an operator sees which line to change (XKS-AZ-2).
+//! Place on the map: after the request has been authenticated and parsed, before the HSM is asked. Two opinions count:
+//! the allow-list of the configuration, if it has rules, and the key store's Cedar policies, if it has a policy file.
+//! Each that is enforced must admit; one in shadow mode is only recorded.
 
+mod allow_list;
+#[cfg(feature = "cedar")]
+pub mod cedar;
 mod pattern;
 
+pub use allow_list::Rule;
 pub use pattern::Pattern;
 
 use crate::events::Operation;
 use crate::key::KeyId;
 use std::fmt;
 
-/// The allow-list of one key store. Empty admits everyone its credentials admit.
+/// The access rules of one key store. Without rules and policies they admit everyone its credentials admit.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// One of these must hold, unless there are none.
+    /// The allow-list: one of these must hold, unless there are none.
     pub rules: Vec<Rule>,
+    /// Whether the allow-list denies, or only says that it would.
+    pub rules_mode: Mode,
+    /// The Cedar policies, `None` without a policy file.
+    #[cfg(feature = "cedar")]
+    pub policies: Option<std::sync::Arc<cedar::Policies>>,
+    /// Whether the policies deny, or only say that they would.
+    pub policies_mode: Mode,
 }
 
-/// One line of the allow-list. A condition whose list is empty holds for every request; else one of its entries
-/// must match. A pattern condition on a field the request does not carry fails.
-#[derive(Clone, Debug, Default)]
-pub struct Rule {
-    /// For the log of a denial.
-    pub name: String,
-    /// External key ids.
-    pub keys: Vec<Pattern>,
-    /// Operations. GetHealthStatus needs no rule (XKS-HLT-3).
-    pub operations: Vec<Operation>,
-    /// `requestMetadata.awsPrincipalArn`: who asked KMS.
-    pub principal_arns: Vec<Pattern>,
-    /// `requestMetadata.kmsKeyArn`. KMS must send it with encrypt and decrypt only (XKS-MD-2), so a rule with this
-    /// condition does not admit a GetKeyMetadata without it, such as the one made when a KMS key is created.
-    pub kms_key_arns: Vec<Pattern>,
-    /// `requestMetadata.kmsOperation`: what KMS was asked to do.
-    pub kms_operations: Vec<Pattern>,
-    /// `requestMetadata.kmsViaService`: the AWS service that asked on the principal's behalf.
-    pub via_services: Vec<Pattern>,
+/// What a denial leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// AccessDeniedException.
+    #[default]
+    Enforce,
+    /// An entry in the audit log. The way to try rules on real requests.
+    Shadow,
 }
 
 /// The facts a decision is made from.
@@ -56,257 +55,149 @@ pub struct Asked<'a> {
     pub kms_operation: &'a str,
     /// `requestMetadata.kmsViaService`, if sent.
     pub via_service: Option<&'a str>,
+    /// `requestMetadata.awsSourceVpc`, if sent.
+    pub source_vpc: Option<&'a str>,
+    /// `requestMetadata.awsSourceVpce`, if sent.
+    pub source_vpce: Option<&'a str>,
+    /// Who signed the request.
+    pub access_key_id: &'a str,
 }
 
-/// No rule admits the request (AccessDeniedException). Its `Display` is for the log.
+/// What [`Access::decide`] found. An opinion is `None` when nobody was asked: no rules, no policies, or a request that
+/// needs neither.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict<'a> {
+    /// The allow-list's.
+    pub rules: Option<Opinion<'a>>,
+    /// The Cedar policies'.
+    pub policies: Option<Opinion<'a>>,
+}
+
+/// One of the two voices in a [`Verdict`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denied {
-    /// The name of the rule that came closest: the one whose failing condition comes last, the first of equals.
-    pub rule: String,
-    /// The first of its conditions that did not hold.
-    pub condition: Condition,
-    /// What the request had there; `None` when it had nothing.
-    pub found: Option<String>,
-}
-
-/// The conditions of a [`Rule`], in the order they are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Condition {
-    /// [`Rule::keys`]
-    Key,
-    /// [`Rule::operations`]
-    Operation,
-    /// [`Rule::principal_arns`]
-    PrincipalArn,
-    /// [`Rule::kms_key_arns`]
-    KmsKeyArn,
-    /// [`Rule::kms_operations`]
-    KmsOperation,
-    /// [`Rule::via_services`]
-    ViaService,
+pub struct Opinion<'a> {
+    /// Whether a denial is one.
+    pub mode: Mode,
+    /// The names of the rule or policies that admit or forbid the request; none when nothing matched.
+    pub decided_by: Vec<&'a str>,
+    /// Why the request is to be denied, for the log; `None` admits it.
+    pub denied: Option<String>,
 }
 
 impl Access {
-    /// Admits or denies.
-    ///
-    /// # Errors
-    /// When there are rules and none holds, except for GetHealthStatus, which is always admitted (XKS-HLT-3).
-    pub fn decide(&self, asked: &Asked<'_>) -> Result<(), Denied> {
-        if self.rules.is_empty() || asked.operation == Operation::GetHealthStatus {
-            return Ok(());
+    /// Admits or denies. GetHealthStatus needs no rule (XKS-HLT-3).
+    pub fn decide(&self, asked: &Asked<'_>) -> Verdict<'_> {
+        if asked.operation == Operation::GetHealthStatus {
+            return Verdict::default();
         }
-        let mut closest: Option<(&Rule, Condition)> = None;
-        for rule in &self.rules {
-            let Some(failed) = rule.first_failing(asked) else { return Ok(()) };
-            if closest.is_none_or(|(_, before)| failed > before) {
-                closest = Some((rule, failed));
+        let rules = allow_list::consult(&self.rules, asked).map(|outcome| {
+            let mode = self.rules_mode;
+            match outcome {
+                Ok(rule) => Opinion { mode, decided_by: vec![&*rule.name], denied: None },
+                Err(denied) => Opinion { mode, decided_by: Vec::new(), denied: Some(denied.to_string()) },
             }
-        }
-        match closest {
-            Some((rule, condition)) => Err(Denied {
-                rule: rule.name.clone(),
-                condition,
-                found: condition.of(asked).map(str::to_owned),
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Rule {
-    fn first_failing(&self, asked: &Asked<'_>) -> Option<Condition> {
-        const ORDER: [Condition; 6] = [
-            Condition::Key,
-            Condition::Operation,
-            Condition::PrincipalArn,
-            Condition::KmsKeyArn,
-            Condition::KmsOperation,
-            Condition::ViaService,
-        ];
-        ORDER.into_iter().find(|condition| !self.holds(*condition, asked))
+        });
+        Verdict { rules, policies: self.ask_policies(asked) }
     }
 
-    fn holds(&self, condition: Condition, asked: &Asked<'_>) -> bool {
-        let patterns = match condition {
-            Condition::Operation => {
-                return self.operations.is_empty() || self.operations.contains(&asked.operation);
+    #[cfg(feature = "cedar")]
+    fn ask_policies(&self, asked: &Asked<'_>) -> Option<Opinion<'_>> {
+        let mode = self.policies_mode;
+        self.policies.as_deref().map(|policies| match policies.decide(asked) {
+            Ok(names) => Opinion { mode, decided_by: names, denied: None },
+            Err(refused) => {
+                let denied = Some(refused.to_string());
+                Opinion { mode, decided_by: refused.forbidden_by, denied }
             }
-            Condition::Key => &self.keys,
-            Condition::PrincipalArn => &self.principal_arns,
-            Condition::KmsKeyArn => &self.kms_key_arns,
-            Condition::KmsOperation => &self.kms_operations,
-            Condition::ViaService => &self.via_services,
-        };
-        patterns.is_empty()
-            || condition.of(asked).is_some_and(|found| patterns.iter().any(|pattern| pattern.matches(found)))
+        })
+    }
+
+    #[cfg(not(feature = "cedar"))]
+    fn ask_policies(&self, _: &Asked<'_>) -> Option<Opinion<'_>> {
+        None
     }
 }
 
-impl Condition {
-    /// The name of the fact, as the request carries it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Key => "key id",
-            Self::Operation => "operation",
-            Self::PrincipalArn => "awsPrincipalArn",
-            Self::KmsKeyArn => "kmsKeyArn",
-            Self::KmsOperation => "kmsOperation",
-            Self::ViaService => "kmsViaService",
-        }
+impl Verdict<'_> {
+    /// Why the request is denied, for the log; `None` admits it.
+    pub fn denied(&self) -> Option<String> {
+        self.denials(Mode::Enforce)
     }
 
-    fn of<'a>(self, asked: &Asked<'a>) -> Option<&'a str> {
-        match self {
-            Self::Key => Some(asked.key.as_str()),
-            Self::Operation => Some(asked.operation.as_str()),
-            Self::PrincipalArn => Some(asked.principal_arn),
-            Self::KmsKeyArn => asked.kms_key_arn,
-            Self::KmsOperation => Some(asked.kms_operation),
-            Self::ViaService => asked.via_service,
+    /// Why it would be denied if what is in shadow mode were enforced; `None` when that changes nothing.
+    pub fn shadow_denied(&self) -> Option<String> {
+        self.denials(Mode::Shadow)
+    }
+
+    fn denials(&self, mode: Mode) -> Option<String> {
+        let voices = [("allow-list", &self.rules), ("cedar", &self.policies)];
+        let mut reasons = String::new();
+        for (voice, opinion) in voices {
+            let Some(opinion) = opinion.as_ref().filter(|opinion| opinion.mode == mode) else { continue };
+            let Some(reason) = &opinion.denied else { continue };
+            let separator = if reasons.is_empty() { "" } else { "; " };
+            reasons.extend([separator, voice, ": ", reason]);
         }
+        (!reasons.is_empty()).then_some(reasons)
     }
 }
 
-impl fmt::Display for Denied {
+impl fmt::Display for Mode {
+    /// As it stands in the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.condition.as_str();
-        write!(f, "no rule admits the request; the closest, {:?}, ", self.rule)?;
-        match &self.found {
-            Some(found) => write!(f, "does not admit {name} {found:?}"),
-            None => write!(f, "asks for a {name}, and the request has none"),
-        }
+        f.write_str(match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+        })
     }
 }
-
-impl std::error::Error for Denied {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PRINCIPAL: &str = "arn:aws:iam::123456789012:role/payments-api";
-    const KMS_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/mrk-1";
-
-    fn patterns(texts: &[&str]) -> Vec<Pattern> {
-        texts.iter().map(|text| Pattern::new(*text)).collect()
+    fn only(name: &str) -> Rule {
+        Rule { name: name.into(), principal_arns: vec![Pattern::new(name)], ..Rule::default() }
     }
 
-    fn payments() -> Rule {
-        Rule {
-            name: "payments".into(),
-            keys: patterns(&["payments-*", "shared"]),
-            operations: vec![Operation::Encrypt, Operation::Decrypt],
-            principal_arns: patterns(&["arn:aws:iam::123456789012:role/payments-???"]),
-            kms_key_arns: patterns(&["arn:aws:kms:*:123456789012:key/*"]),
-            kms_operations: Vec::new(),
-            via_services: patterns(&["s3.*.amazonaws.com"]),
+    fn asked(key: &KeyId) -> Asked<'_> {
+        Asked {
+            key,
+            operation: Operation::Decrypt,
+            principal_arn: "alice",
+            kms_key_arn: None,
+            kms_operation: "Decrypt",
+            via_service: None,
+            source_vpc: None,
+            source_vpce: None,
+            access_key_id: "",
         }
     }
 
-    fn decide(access: &Access, change: impl FnOnce(&mut Asked<'_>)) -> Result<(), Denied> {
-        let key = KeyId::parse("payments-7").unwrap();
-        let mut asked = Asked {
-            key: &key,
-            operation: Operation::Decrypt,
-            principal_arn: PRINCIPAL,
-            kms_key_arn: Some(KMS_KEY),
-            kms_operation: "Decrypt",
-            via_service: Some("s3.eu-west-1.amazonaws.com"),
-        };
-        change(&mut asked);
-        access.decide(&asked)
+    #[test]
+    fn nobody_is_asked_without_rules_and_for_health() {
+        let key = KeyId::parse("k").unwrap();
+        assert_eq!(Access::default().decide(&asked(&key)), Verdict::default());
+        let access = Access { rules: vec![only("bob")], ..Access::default() };
+        let health = Asked { operation: Operation::GetHealthStatus, ..asked(&key) };
+        assert_eq!(access.decide(&health), Verdict::default());
+        assert_eq!(Verdict::default().denied(), None);
+        assert_eq!(Verdict::default().shadow_denied(), None);
     }
 
     #[test]
-    fn no_rules_admit_everyone() {
-        assert_eq!(decide(&Access::default(), |_| {}), Ok(()));
-    }
-
-    #[test]
-    fn a_rule_admits_what_meets_all_its_conditions() {
-        let access = Access { rules: vec![payments()] };
-        assert_eq!(decide(&access, |_| {}), Ok(()));
-        let shared = KeyId::parse("shared").unwrap();
-        let asked = Asked {
-            key: &shared,
-            operation: Operation::Encrypt,
-            principal_arn: PRINCIPAL,
-            kms_key_arn: Some(KMS_KEY),
-            kms_operation: "anything at all",
-            via_service: Some("s3.us-east-1.amazonaws.com"),
-        };
-        assert_eq!(access.decide(&asked), Ok(()));
-        assert_eq!(decide(&Access { rules: vec![Rule::default()] }, |_| {}), Ok(()));
-    }
-
-    #[test]
-    fn each_condition_denies_by_its_name() {
-        let mut rule = payments();
-        rule.kms_operations = patterns(&["*rypt"]);
-        let access = Access { rules: vec![rule] };
-        let denied = |condition, found: Option<&str>| {
-            Err(Denied { rule: "payments".into(), condition, found: found.map(str::to_owned) })
-        };
-        let other = KeyId::parse("other").unwrap();
-        let asked = Asked {
-            key: &other,
-            operation: Operation::Encrypt,
-            principal_arn: PRINCIPAL,
-            kms_key_arn: Some(KMS_KEY),
-            kms_operation: "Encrypt",
-            via_service: None,
-        };
-        assert_eq!(access.decide(&asked), denied(Condition::Key, Some("other")));
-        assert_eq!(
-            decide(&access, |asked| asked.operation = Operation::GetKeyMetadata),
-            denied(Condition::Operation, Some("GetKeyMetadata"))
-        );
-        assert_eq!(
-            decide(&access, |asked| asked.principal_arn = "arn:aws:iam::1:user/eve"),
-            denied(Condition::PrincipalArn, Some("arn:aws:iam::1:user/eve"))
-        );
-        assert_eq!(
-            decide(&access, |asked| asked.kms_key_arn = Some("arn:aws:kms:eu-west-1:9:key/mrk-1")),
-            denied(Condition::KmsKeyArn, Some("arn:aws:kms:eu-west-1:9:key/mrk-1"))
-        );
-        assert_eq!(decide(&access, |asked| asked.kms_key_arn = None), denied(Condition::KmsKeyArn, None));
-        assert_eq!(
-            decide(&access, |asked| asked.kms_operation = "CreateGrant"),
-            denied(Condition::KmsOperation, Some("CreateGrant"))
-        );
-        assert_eq!(decide(&access, |asked| asked.via_service = None), denied(Condition::ViaService, None));
-    }
-
-    #[test]
-    fn one_rule_of_several_is_enough_and_the_closest_is_named() {
-        let mut other = payments();
-        other.name = "others".into();
-        other.keys = patterns(&["other-*"]);
-        let mut second = payments();
-        second.name = "second".into();
-        let access = Access { rules: vec![other, payments(), second] };
-        assert_eq!(decide(&access, |_| {}), Ok(()));
-        let denied = decide(&access, |asked| asked.principal_arn = "arn:aws:iam::1:user/eve").unwrap_err();
-        assert_eq!(denied.rule, "payments");
-        assert_eq!(
-            denied.to_string(),
-            r#"no rule admits the request; the closest, "payments", does not admit awsPrincipalArn "arn:aws:iam::1:user/eve""#
-        );
-        assert_eq!(
-            decide(&access, |asked| asked.via_service = None).unwrap_err().to_string(),
-            r#"no rule admits the request; the closest, "payments", asks for a kmsViaService, and the request has none"#
-        );
-    }
-
-    #[test]
-    fn health_is_exempt() {
-        let access = Access { rules: vec![payments()] };
-        assert_eq!(
-            decide(&access, |asked| {
-                asked.operation = Operation::GetHealthStatus;
-                asked.principal_arn = "arn:aws:iam::1:user/eve";
-            }),
-            Ok(())
-        );
+    fn a_shadow_only_says_what_it_would_do() {
+        let key = KeyId::parse("k").unwrap();
+        let mut access = Access { rules: vec![only("bob")], ..Access::default() };
+        let reason = "allow-list: no rule admits the request; the closest, \"bob\", does not admit awsPrincipalArn \"alice\"";
+        let verdict = access.decide(&asked(&key));
+        assert_eq!((verdict.denied().as_deref(), verdict.shadow_denied()), (Some(reason), None));
+        access.rules_mode = Mode::Shadow;
+        let verdict = access.decide(&asked(&key));
+        assert_eq!((verdict.denied(), verdict.shadow_denied().as_deref()), (None, Some(reason)));
+        access.rules.push(only("alice"));
+        let verdict = access.decide(&asked(&key));
+        assert_eq!((verdict.denied(), verdict.shadow_denied()), (None, None));
+        assert_eq!(verdict.rules.unwrap().decided_by, ["alice"]);
     }
 }

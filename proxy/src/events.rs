@@ -8,6 +8,7 @@ use crate::calendar::rfc3339;
 use crate::env::UnixTime;
 use crate::error::ErrorName;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The four operations of the API.
@@ -88,6 +89,8 @@ pub struct AuditEvent {
     pub error_name: Option<ErrorName>,
     /// The cause of the error, for operators only.
     pub detail: Option<String>,
+    /// Why rules or policies in shadow mode would have denied the request.
+    pub shadow_denied: Option<String>,
     /// The PKCS#11 return value behind the error.
     pub ck_rv: Option<u64>,
     /// Where the time went.
@@ -114,6 +117,7 @@ impl AuditEvent {
             status: STATUS_CALLER_GONE,
             error_name: None,
             detail: None,
+            shadow_denied: None,
             ck_rv: None,
             stations: Stations::default(),
         }
@@ -125,11 +129,13 @@ impl AuditEvent {
 pub const STATUS_CALLER_GONE: u16 = 499;
 
 /// The event as one line of JSON without a newline, for the audit log. Unknown fields are left out; times are whole
-/// microseconds; `time` is RFC 3339 in UTC; `ck_rv` is hexadecimal, as PKCS#11 writes it.
+/// microseconds; `time` is RFC 3339 in UTC; `kind` is `audit`, where the daemon's own lines have `daemon`; `ck_rv` is
+/// hexadecimal, as PKCS#11 writes it.
 pub fn json_line(event: &AuditEvent) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
         time: String,
+        kind: &'static str,
         request_id: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         key_store: Option<&'a str>,
@@ -159,6 +165,8 @@ pub fn json_line(event: &AuditEvent) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        shadow_denied: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         ck_rv: Option<String>,
         read_us: u128,
         sigv4_us: u128,
@@ -168,6 +176,7 @@ pub fn json_line(event: &AuditEvent) -> String {
     }
     let line = Line {
         time: rfc3339(event.time),
+        kind: "audit",
         request_id: &event.request_id,
         key_store: event.key_store.as_deref(),
         operation: event.operation.map(Operation::as_str),
@@ -183,6 +192,7 @@ pub fn json_line(event: &AuditEvent) -> String {
         status: event.status,
         error_name: event.error_name.map(ErrorName::as_str),
         detail: event.detail.as_deref(),
+        shadow_denied: event.shadow_denied.as_deref(),
         ck_rv: event.ck_rv.map(|rv| format!("{rv:#x}")),
         read_us: event.stations.read.as_micros(),
         sigv4_us: event.stations.sigv4.as_micros(),
@@ -192,6 +202,15 @@ pub fn json_line(event: &AuditEvent) -> String {
     };
     // Strings and numbers under string keys: serialisation has nothing to fail on.
     serde_json::to_string(&line).unwrap_or_default()
+}
+
+/// Tells several subscribers, in order.
+pub struct Several(pub Vec<Arc<dyn Subscriber>>);
+
+impl Subscriber for Several {
+    fn audit(&self, event: &AuditEvent) {
+        self.0.iter().for_each(|subscriber| subscriber.audit(event));
+    }
 }
 
 /// Receives every event. Called on the request's own task: must be quick and must not block.
@@ -215,7 +234,7 @@ mod tests {
         event.stations.total = Duration::from_nanos(1_234_567);
         assert_eq!(
             json_line(&event),
-            "{\"time\":\"2026-01-02T03:04:05.678Z\",\"request_id\":\"00ff\",\"operation\":\"Encrypt\",\
+            "{\"time\":\"2026-01-02T03:04:05.678Z\",\"kind\":\"audit\",\"request_id\":\"00ff\",\"operation\":\"Encrypt\",\
              \"kms_request_id\":\"a\\\"b\\nc\",\"status\":500,\"error_name\":\"InternalException\",\"ck_rv\":\"0x30\",\
              \"read_us\":0,\"sigv4_us\":0,\"parse_us\":0,\"hsm_us\":0,\"total_us\":1234}"
         );

@@ -1,12 +1,15 @@
 //! The `Hsm` capability in XKS words, not PKCS#11 words. Implementations depend on this crate, never the reverse.
 //!
-//! Place on the map: the last station before the reply. `pkcs11` is the production implementation; the emulated
-//! HSM lives in a crate above this one.
+//! Place on the map: the last station before the reply. `pkcs11` is the production implementation, `group` makes one of
+//! several, `monitored` watches the health of each; the emulated HSM lives in a crate above this one.
 
+pub mod group;
+pub mod monitored;
 pub mod pkcs11;
 
 use crate::key::KeyName;
 use crate::secret::Plaintext;
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -49,8 +52,8 @@ pub trait Hsm: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Vec<DeviceHealth>> + Send + 'a>>;
 }
 
-/// Additional authenticated data exactly as given to the HSM: the framing of XKS-ENC-7 around KMS's AAD and our
-/// ciphertext metadata.
+/// Additional authenticated data exactly as given to the HSM: a framing around KMS's AAD and the ciphertext metadata,
+/// that of XKS-ENC-7 or that of AWS's sample proxy (`crate::scheme` says which).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Aad(Vec<u8>);
 
@@ -69,6 +72,24 @@ impl Aad {
         let mut framed = Vec::with_capacity(3 + additional.len() + metadata.len());
         framed.extend_from_slice(&additional_len.to_be_bytes());
         framed.extend_from_slice(additional);
+        framed.push(metadata_len);
+        framed.extend_from_slice(metadata);
+        Ok(Self(framed))
+    }
+
+    /// Frames as AWS's sample proxy does (XKS-MIG-1): 2-byte big-endian length ‖ SHA-256(AAD) ‖ 1-byte length ‖ metadata;
+    /// without an AAD the length is 0 and there is no digest, while an empty AAD has one.
+    ///
+    /// # Errors
+    /// When `additional` exceeds 65,535 bytes or `metadata` 255 bytes.
+    pub fn frame_digest(additional: Option<&[u8]>, metadata: &[u8]) -> Result<Self, AadTooLong> {
+        let additional_len = u16::try_from(additional.map_or(0, <[u8]>::len)).map_err(|_| AadTooLong)?;
+        let metadata_len = u8::try_from(metadata.len()).map_err(|_| AadTooLong)?;
+        let mut framed = Vec::with_capacity(35 + metadata.len());
+        framed.extend_from_slice(&additional_len.to_be_bytes());
+        if let Some(additional) = additional {
+            framed.extend_from_slice(&Sha256::digest(additional));
+        }
         framed.push(metadata_len);
         framed.extend_from_slice(metadata);
         Ok(Self(framed))

@@ -96,7 +96,7 @@ where
     grant(&route)?;
     let request = api::Request::parse(route.operation, &body, &app.limits, &mut record.event)?;
     drop((body, held));
-    authorise(&route, &record.event)?;
+    authorise(&route, &mut record.event)?;
     record.lap(|stations| &mut stations.parse);
     let answer = request.perform(app, &route.store, route.key.as_ref(), shorter_deadline(app, record)).await;
     record.lap(|stations| &mut stations.hsm);
@@ -147,21 +147,31 @@ fn authenticate(app: &App, route: &Route, head: &Parts, body: &[u8]) -> Result<S
     }
 }
 
-/// Asks the key store's policy. GetHealthStatus names no key and is exempt (XKS-HLT-3).
-fn authorise(route: &Route, event: &AuditEvent) -> Result<(), XksError> {
+/// Asks the key store's rules and policies. GetHealthStatus names no key and is exempt (XKS-HLT-3).
+fn authorise(route: &Route, event: &mut AuditEvent) -> Result<(), XksError> {
     let Some(key) = &route.key else { return Ok(()) };
     let asked = Asked {
         key,
         operation: route.operation,
         principal_arn: event.principal_arn.as_deref().unwrap_or_default(),
-        kms_key_arn: event.kms_key_arn.as_deref(),
+        kms_key_arn: sent(&event.kms_key_arn),
         kms_operation: event.kms_operation.as_deref().unwrap_or_default(),
-        via_service: event.via_service.as_deref(),
+        via_service: sent(&event.via_service),
+        source_vpc: sent(&event.source_vpc),
+        source_vpce: sent(&event.source_vpce),
+        access_key_id: event.access_key_id.as_deref().unwrap_or_default(),
     };
-    let denied = |denied: crate::authorise::Denied| {
-        XksError::new(ErrorName::AccessDeniedException, denied.to_string())
-    };
-    route.store.access.decide(&asked).map_err(denied)
+    let verdict = route.store.access.decide(&asked);
+    event.shadow_denied = verdict.shadow_denied();
+    match verdict.denied() {
+        None => Ok(()),
+        Some(detail) => Err(XksError::new(ErrorName::AccessDeniedException, detail)),
+    }
+}
+
+/// Empty counts as absent, as it does where a field is required.
+fn sent(field: &Option<String>) -> Option<&str> {
+    field.as_deref().filter(|text| !text.is_empty())
 }
 
 /// The load balancer's health check (XKS-NET-8): 200 while able to serve, 503 while draining. It asks no HSM, so that

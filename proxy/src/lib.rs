@@ -17,7 +17,8 @@
 //!
 //! Around them: [`app`] holds the key stores, [`config`] is the only reader of files and environment,
 //! [`env`] is the door to wall time and non-secret randomness, [`secret`] the types that cannot print,
-//! [`calendar`] writes wall time as logs and HTTP want it.
+//! [`scheme`] binds AAD and metadata into a ciphertext, [`calendar`] writes wall time as logs and HTTP want it. With the
+//! feature `daemon`, `metrics` counts and `ops` answers probes and Prometheus; with the feature `otel`, traces are sent.
 
 pub mod admission;
 pub mod api;
@@ -32,8 +33,15 @@ pub mod events;
 pub mod hsm;
 pub mod http;
 pub mod key;
+#[cfg(feature = "daemon")]
+pub mod metrics;
+#[cfg(feature = "daemon")]
+pub mod ops;
 pub mod quota;
+pub mod scheme;
 pub mod secret;
 pub mod server;
 pub mod sigv4;
 pub mod tls;
+#[cfg(feature = "otel")]
+pub mod traces;

@@ -7,16 +7,19 @@
 
 mod activity;
 mod connection;
+mod counts;
 mod guarded_io;
 #[cfg(feature = "daemon")]
 mod listeners;
 mod strangers;
 mod streams;
 
+pub use counts::{Counts, Refused};
 #[cfg(feature = "daemon")]
 pub use listeners::Listeners;
 
 use crate::app::App;
+use crate::tls::ServerTls;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -43,12 +46,14 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Serves connections until `shutdown` resolves, then lets requests in flight finish within
 /// `app.limits.drain_timeout` and cuts off the rest.
 ///
+/// Each connection takes the TLS that is current when it is accepted; `None` serves plain HTTP.
+///
 /// All tasks this starts, HTTP/2 streams included, belong to the future it returns: dropping that future aborts them
 /// all, as a crash would.
 pub async fn serve<L: Listen>(
     mut listener: L,
     app: Arc<App>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Arc<ServerTls>>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let places = Arc::new(Semaphore::new(app.limits.connections_max));
@@ -72,7 +77,8 @@ pub async fn serve<L: Listen>(
             Ok((io, place)) => {
                 let stranger = strangers.enter();
                 let id = stranger.id();
-                let served = connection::serve(io, Arc::clone(&app), tls.clone(), stranger, draining.clone());
+                let current = tls.as_ref().map(|tls| Arc::clone(&tls.current().config));
+                let served = connection::serve(io, Arc::clone(&app), current, stranger, draining.clone());
                 let task = connections.spawn(async move {
                     served.await;
                     drop(place);
@@ -80,6 +86,7 @@ pub async fn serve<L: Listen>(
                 strangers.introduce(id, task);
             }
             Err(error) => {
+                app.connections.refuse(Refused::Accept);
                 tracing::warn!(%error, "accepting a connection failed; trying again in {ACCEPT_RETRY:?}");
                 sleep(ACCEPT_RETRY).await;
             }

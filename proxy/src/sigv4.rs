@@ -12,6 +12,7 @@ mod error;
 
 pub use authorization::Authorization;
 pub use credential::{AccessKeyId, Credential, CredentialError};
+pub(crate) use date::days_since_1970;
 pub use error::SigV4Error;
 
 use crate::env::UnixTime;

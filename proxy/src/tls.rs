@@ -1,16 +1,29 @@
-//! The set-up of TLS by rustls: versions, cipher suites, certificate, clock.
+//! The set-up of TLS by rustls: versions, cipher suites, certificate, known clients, clock.
 //!
 //! Place on the map: `server` uses the result for every connection; `config` reads the files and calls the helpers
 //! here. Certificates are judged by the clock of [`Env`], which a scenario can move.
+
+mod certificate;
+mod client;
+mod server;
+mod subject_name;
+
+pub use certificate::{CertificateFacts, KeyKind, NotACertificate};
+pub use client::KnownClients;
+pub use server::{Served, ServerTls};
+pub use subject_name::SubjectName;
 
 use crate::env::Env;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 use std::fmt;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What is wrong with a certificate or key, where, and what to do. One sentence for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +37,10 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// TLS 1.2 and 1.3 with exactly the four cipher suites the spec names (XKS-NET-2), HTTP/2 and HTTP/1.1 by ALPN.
+/// TLS 1.2 and 1.3 with exactly the four cipher suites the spec names (XKS-NET-2), HTTP/2 and HTTP/1.1 by ALPN, for
+/// clients without a certificate.
 ///
-/// `certs` is the chain as sent: the server's own certificate first.
+/// `certs` is the chain as sent: the server's own certificate first. The key's bytes are wiped.
 ///
 /// # Errors
 /// When the chain is empty or unreadable, the key is of an unknown kind, or the key is not the certificate's.
@@ -35,6 +49,30 @@ pub fn server_config(
     key: PrivateKeyDer<'static>,
     env: Arc<dyn Env>,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    set_up(certs, key, None, env)
+}
+
+/// The same, but only for clients with a certificate of their own that [`KnownClients`] knows (XKS-AUTH-6). Sessions are
+/// never resumed, so that every connection has shown a certificate that is valid at that moment.
+///
+/// # Errors
+/// As [`server_config`], and when the certificate of an authority cannot be used.
+pub fn server_config_for(
+    clients: KnownClients,
+    certs: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    env: Arc<dyn Env>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    set_up(certs, key, Some(clients), env)
+}
+
+fn set_up(
+    certs: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    clients: Option<KnownClients>,
+    env: Arc<dyn Env>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let key = Zeroizing::new(key);
     if certs.is_empty() {
         return Err(TlsError(
             "the certificate chain is empty; it must begin with the server's certificate".into(),
@@ -43,7 +81,20 @@ pub fn server_config(
     let builder = rustls::ServerConfig::builder_with_details(Arc::new(provider()), Arc::new(Clock(env)))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|error| TlsError(format!("TLS cannot be set up: {error}")))?;
-    let mut config = builder.with_no_client_auth().with_single_cert(certs, key).map_err(explain)?;
+    // By reference: rustls's own way from a chain and a key takes the key over, and does not wipe it.
+    let identity = CertifiedKey::new(certs, aws_lc_rs::sign::any_supported_type(&key).map_err(explain)?);
+    identity.keys_match().map_err(explain)?;
+    let identity = Arc::new(SingleCertAndKey::from(identity));
+    let mut config = match clients {
+        None => builder.with_no_client_auth().with_cert_resolver(identity),
+        Some(clients) => {
+            let mut config =
+                builder.with_client_cert_verifier(clients.verifier()?).with_cert_resolver(identity);
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            config
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -54,15 +54,24 @@ fn the_example_is_right_as_it_is() {
 /// Values shown after `#` are the defaults, as the example's head promises: writing them out changes nothing.
 #[test]
 fn the_defaults_in_the_example_are_the_real_ones() {
-    const NO_DEFAULT: [&str; 8] = [
+    const NO_DEFAULT: &[&str] = &[
+        "public_reason",
+        "endpoint",
         "token_serial",
         "slot",
+        "ca_file",
+        "subject_names",
         "pin_env",
+        "pin_command",
         "secret_env",
+        "created",
+        "secret_command",
         "health_key_label",
+        "hsms",
         "kms_key_arns",
         "kms_operations",
         "via_services",
+        "schema_file",
     ];
     let written_out = |line: &'static str| {
         let rest = line.strip_prefix("# ")?;
@@ -85,6 +94,7 @@ fn the_defaults_in_the_example_are_the_real_ones() {
     assert_eq!(hsm.queue_max, Some(default.queue_max));
     assert_eq!(hsm.set_aside_max, Some(default.set_aside_max));
     assert_eq!(hsm.set_aside_after, Some(default.set_aside_after));
+    assert_eq!(hsm.session_idle_max, Some(default.session_idle_max));
     assert_eq!(hsm.iv_source, default.iv_source);
 }
 
@@ -109,12 +119,13 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "pin_file = \"pin\"",
         "pin = \"4711\"",
-        "xks.toml:8: a PIN never stands in this file: name its place with `pin_file` or `pin_env`",
+        "xks.toml:8: a PIN never stands in this file: name its place with `pin_file`, `pin_env` or `pin_command`",
     ),
     (
         "secret_env = \"XKS_SECRET\"",
         "secret = \"hunter2\"",
-        "xks.toml:15: a secret never stands in this file: name its place with `secret_file` or `secret_env`",
+        "xks.toml:15: a secret never stands in this file: name its place with `secret_file`, `secret_env` or \
+         `secret_command`",
     ),
     ("pin_file = \"pin\"", "pin_file = 4711", "xks.toml:8: this value is of the wrong kind: write a string"),
     (
@@ -184,11 +195,15 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "token_label = \"xks\"\nslot = 3",
         "xks.toml:4: hsm \"one\": name the token by one of token_label, token_serial or slot",
     ),
-    ("pin_file = \"pin\"\n", "", "xks.toml:4: the PIN is missing: add either pin_file or pin_env"),
+    (
+        "pin_file = \"pin\"\n",
+        "",
+        "xks.toml:4: the PIN is missing: add one of pin_file, pin_env or pin_command",
+    ),
     (
         "pin_file = \"pin\"",
         "pin_file = \"pin\"\npin_env = \"PIN\"",
-        "xks.toml:9: the PIN has two places, pin_file and pin_env: remove one of the two",
+        "xks.toml:9: the PIN has more than one place, pin_file and pin_env: keep one of them",
     ),
     (
         "[[key_store]]",

@@ -24,7 +24,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use support::{CREDENTIAL, OTHER_CREDENTIAL, encrypt, metadata, uri};
 use tempfile::TempDir;
 use xks_proxy::env::{Env, SystemEnv};
@@ -81,7 +82,8 @@ credential = [
     }
 
     fn configure(&self, text: &str) {
-        self.write("xks.toml", text);
+        // SIGHUP alone reloads here, so that a test knows which reload an answer is to; tests/reload.rs watches.
+        self.write("xks.toml", &format!("{text}[reload]\nwatch_interval_ms = 0\n"));
     }
 
     /// Replaces one piece of the working configuration.
@@ -243,6 +245,11 @@ fn ask(
     reply(stream)
 }
 
+/// Asks from any thread.
+fn ask_at(address: SocketAddr, operation: &str, body: &Value) -> (u16, Value) {
+    ask(TcpStream::connect(address).unwrap(), operation, body, CREDENTIAL)
+}
+
 #[test]
 fn it_serves_logs_one_event_per_request_and_ends_with_0_on_sigterm() {
     let setup = Setup::new();
@@ -325,6 +332,149 @@ fn sighup_takes_over_credentials_and_refuses_what_is_broken() {
     let restart = "[[hsm]] has changed, which a reload cannot take over: restart, or undo that change";
     assert_eq!(told, format!("not reloaded, the old configuration stays: {}: {restart}", file.display()));
     assert_eq!(daemon.ask("health", &health, OTHER_CREDENTIAL).0, 200);
+}
+
+/// The story of a bank's Friday: a policy that is changed, then broken, then emptied by an editor that is saving it.
+#[test]
+#[cfg(feature = "cedar")]
+fn az_4_sighup_takes_over_policies_and_keeps_the_old_ones_when_the_new_are_broken() {
+    let setup = Setup::new();
+    setup.write("p.cedar", "permit(principal, action, resource);");
+    let cedar = "[key_store.cedar]\npolicy_file = \"p.cedar\"\n";
+    setup.configure(&format!("{}{cedar}", setup.config()));
+    let mut daemon = Daemon::start(&setup);
+    let ask = |daemon: &Daemon| daemon.ask("keys/no-such-key/encrypt", &encrypt("aGk="), CREDENTIAL).0;
+    assert_eq!(ask(&daemon), 404, "allowed, and then not found");
+
+    let nobody = "@id(\"nobody\") forbid(principal, action, resource);";
+    setup.write("p.cedar", &format!("permit(principal, action, resource); {nobody}"));
+    assert_eq!(daemon.reload(), "reloaded");
+    assert_eq!(ask(&daemon), 403);
+    assert_eq!(daemon.event()["detail"], "cedar: the policy \"nobody\" forbids the request");
+
+    let (file, policies) = (setup.path("xks.toml"), setup.path("p.cedar"));
+    for (text, place, why) in [
+        ("permit(principal, action, resource)", ":1:36", "unexpected end of input"),
+        ("", "", "there is no policy, which would deny every request"),
+    ] {
+        setup.write("p.cedar", text);
+        let told = daemon.reload();
+        let line = format!("{}:18: {}{place}: {why}", file.display(), policies.display());
+        assert!(told.starts_with(&format!("not reloaded, the old configuration stays: {line}")), "{told}");
+        assert_eq!(ask(&daemon), 403, "the old policies stay");
+    }
+    setup.write("p.cedar", "permit(principal, action, resource);");
+    assert_eq!(daemon.reload(), "reloaded");
+    assert_eq!(ask(&daemon), 404);
+}
+
+/// The Decrypt request for what an Encrypt answered.
+fn decrypt_of(made: &Value) -> Value {
+    let mut body = json!({ "requestMetadata": metadata(), "encryptionAlgorithm": "AES_GCM" });
+    for field in ["ciphertext", "ciphertextMetadata", "initializationVector", "authenticationTag"] {
+        body[field] = made[field].clone();
+    }
+    body
+}
+
+#[test]
+fn sighup_rotates_a_key_under_load_and_takes_a_version_away() {
+    let setup = Setup::new();
+    let key = |current: u8, versions: &str| {
+        let key = format!(
+            "[[key_store.key]]\nid = \"orders\"\ncurrent_version = {current}\nversions = [{versions}]\n"
+        );
+        setup.configure(&(setup.config() + &key));
+    };
+    let (one, two) = ("{ version = 1, label = \"foo\" }", "{ version = 2, label = \"known\" }");
+    // The metadata of a ciphertext in Base64: format 1, then the version.
+    let (made_by_1, made_by_2) = (json!("AQE="), json!("AQI="));
+    key(1, one);
+    let mut daemon = Daemon::start(&setup);
+    let (status, old) = ask_at(daemon.address, "keys/orders/encrypt", &encrypt("b2xk"));
+    assert_eq!((status, &old["ciphertextMetadata"]), (200, &made_by_1));
+
+    // Callers who encrypt, decrypt what they got and decrypt the old ciphertext, again and again. What waits in the
+    // channel is bounded, and with it the log that nobody reads meanwhile.
+    let (address, stop) = (daemon.address, AtomicBool::new(false));
+    let (rounds, finished) = mpsc::sync_channel(32);
+    std::thread::scope(|scope| {
+        for _caller in 0..4 {
+            let (rounds, old, stop) = (rounds.clone(), &old, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let (status, made) = ask_at(address, "keys/orders/encrypt", &encrypt("bmV3"));
+                    let (opened, plain) = ask_at(address, "keys/orders/decrypt", &decrypt_of(&made));
+                    let (old_opened, old_plain) = ask_at(address, "keys/orders/decrypt", &decrypt_of(old));
+                    let right = (status, opened, old_opened) == (200, 200, 200)
+                        && plain["plaintext"] == "bmV3"
+                        && old_plain["plaintext"] == "b2xk";
+                    if rounds.send((right, made["ciphertextMetadata"].clone())).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(rounds);
+        // Owned in here, so that a failure below hangs up on the callers instead of leaving them waiting.
+        let finished = finished;
+        let next = || {
+            let (right, version) = finished.recv().unwrap();
+            assert!(right, "a caller noticed the rotation");
+            version
+        };
+        (0..8).for_each(|_| assert_eq!(next(), made_by_1));
+        key(2, &format!("{one}, {two}"));
+        let told = daemon.reload();
+        assert_eq!(told, "reloaded");
+        while next() != made_by_2 {}
+        // Each caller has at most one round under way that began before, and the channel holds 32.
+        (0..40).for_each(|_| drop(next()));
+        (0..8).for_each(|_| assert_eq!(next(), made_by_2));
+        stop.store(true, Ordering::Relaxed);
+    });
+
+    // Metadata that names the other version is a change like any other (XKS-DEC-2).
+    let mut altered = decrypt_of(&old);
+    altered["ciphertextMetadata"] = made_by_2.clone();
+    let (status, answer) = ask_at(address, "keys/orders/decrypt", &altered);
+    assert_eq!((status, &answer["errorName"]), (400, &json!("InvalidCiphertextException")));
+
+    key(2, two);
+    assert_eq!(daemon.reload(), "reloaded");
+    let (status, answer) = ask_at(address, "keys/orders/decrypt", &decrypt_of(&old));
+    assert_eq!((status, &answer["errorName"]), (400, &json!("InvalidCiphertextException")));
+    let told = "the ciphertext was made with version 1 of the key, which is not configured";
+    while daemon.event()["detail"] != told {}
+
+    // Putting the version back gives its ciphertexts back.
+    key(2, &format!("{one}, {two}"));
+    assert_eq!(daemon.reload(), "reloaded");
+    assert_eq!(ask_at(address, "keys/orders/decrypt", &decrypt_of(&old)).1["plaintext"], "b2xk");
+}
+
+/// The proxies of a fleet that moves go over to our own scheme one SIGHUP each (XKS-MIG-1).
+#[test]
+fn sighup_changes_the_scheme_of_new_ciphertexts() {
+    let setup = Setup::new();
+    let compatible = |encrypt: &str| {
+        let table = format!("[key_store.compatibility]\naws_sample_proxy = true\nencrypt = \"{encrypt}\"\n");
+        setup.configure(&(setup.config() + &table));
+    };
+    compatible("sample");
+    let mut daemon = Daemon::start(&setup);
+    let (status, mut theirs) = ask_at(daemon.address, "keys/foo/encrypt", &encrypt("b2xk"));
+    assert_eq!((status, theirs.get("ciphertextMetadata")), (200, None));
+    theirs["ciphertextMetadata"] = json!("");
+
+    compatible("own");
+    assert_eq!(daemon.reload(), "reloaded");
+    let (status, ours) = ask_at(daemon.address, "keys/foo/encrypt", &encrypt("bmV3"));
+    assert_eq!((status, &ours["ciphertextMetadata"]), (200, &json!("AQE=")));
+    for (made, plaintext) in [(theirs, "b2xk"), (ours, "bmV3")] {
+        let (status, opened) = ask_at(daemon.address, "keys/foo/decrypt", &decrypt_of(&made));
+        assert_eq!((status, &opened["plaintext"]), (200, &json!(plaintext)));
+    }
 }
 
 #[test]
@@ -585,4 +735,50 @@ fn too_few_open_files_are_made_more_or_warned_of() {
 fn wrong_usage_ends_with_2() {
     let output = Command::new(env!("CARGO_BIN_EXE_xks-proxy")).arg("serve").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// Another token of the same module, which holds no key.
+const STANDBY: &str = "[[hsm]]\nname = \"standby\"\nmodule = \"{module}\"\ntoken_label = \"spare\"\npin_file = \"pin\"\n\
+    sessions_max = 1\nhealth_interval_ms = 1000\n[[key_store]]";
+
+fn with_standby(setup: &Setup) -> String {
+    let module = SoftHsm::get().module.display().to_string();
+    setup.config().replace("[[key_store]]", &STANDBY.replace("{module}", &module))
+}
+
+#[test]
+fn sighup_changes_which_hsms_a_key_store_uses() {
+    let setup = Setup::new();
+    let config = with_standby(&setup);
+    setup.configure(&config);
+    let mut daemon = Daemon::start(&setup);
+    let devices = |daemon: &Daemon| {
+        let (status, health) = daemon.ask("health", &json!({ "requestMetadata": metadata() }), CREDENTIAL);
+        assert_eq!(status, 200);
+        health["ekmFleetDetails"].as_array().unwrap().len()
+    };
+    assert_eq!(devices(&daemon), 1);
+    setup.configure(&config.replace("hsm = \"softhsm\"", "hsms = [\"softhsm\", \"standby\"]"));
+    assert_eq!(daemon.reload(), "reloaded");
+    assert_eq!(devices(&daemon), 2);
+    // The standby has no key: whoever is asked first, the key is found.
+    let body = json!({ "requestMetadata": metadata() });
+    for _ in 0..4 {
+        assert_eq!(daemon.ask("keys/foo/metadata", &body, CREDENTIAL).0, 200);
+    }
+    assert_eq!(daemon.ask("keys/nowhere/metadata", &body, CREDENTIAL).0, 404);
+}
+
+#[test]
+fn check_looks_for_keys_in_every_hsm_of_the_store() {
+    let setup = Setup::new();
+    let key = "[[key_store.key]]\nid = \"orders\"\ncurrent_version = 1\nversions = [{ version = 1, label = \"foo\" }]\n";
+    let config = with_standby(&setup) + key;
+    setup.configure(&config.replace("hsm = \"softhsm\"", "hsms = [\"softhsm\", \"standby\"]"));
+    let output = setup.run("check");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = "key orders, version 1, label \"foo\", in hsm \"standby\": KeyNotFound";
+    assert!(output.status.code() == Some(2) && told.contains(line), "{told}");
+    setup.configure(&config.replace("hsm = \"softhsm\"", "hsms = [\"softhsm\"]"));
+    assert_eq!(setup.run("check").status.code(), Some(0));
 }

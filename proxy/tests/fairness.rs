@@ -2,10 +2,12 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     reason = "a test fails loudly; clippy's leave for tests does not reach their helpers"
 )]
 
+#[expect(dead_code, reason = "the tests of the PKCS#11 implementation use the rest")]
 #[path = "common/softhsm.rs"]
 mod softhsm;
 mod support;
@@ -165,7 +167,7 @@ async fn net_6_a_flood_in_one_key_store_keeps_no_other_from_the_shared_hsm() {
     let giant = Plaintext::new(vec![7; 64 << 20]);
     let mut holding = pin!(hsm.encrypt(&key, &aad, &giant, Instant::now() + Duration::from_secs(60)));
     // Polled once, it is handed over.
-    poll_fn(|cx| Poll::Ready(assert!(holding.as_mut().poll(cx).is_pending()))).await;
+    assert!(poll_fn(|cx| Poll::Ready(holding.as_mut().poll(cx))).await.is_pending());
 
     let ask = |uri: String, credential: (&'static str, &'static str)| {
         let app = Arc::clone(&app);

@@ -30,7 +30,7 @@ use xks_proxy::app::Limits;
 use xks_proxy::env::SystemEnv;
 use xks_proxy::events::STATUS_CALLER_GONE;
 use xks_proxy::server::{Listen, Listeners, serve};
-use xks_proxy::tls::{certificates_from_pem, private_key_from_pem, server_config};
+use xks_proxy::tls::{ServerTls, certificates_from_pem, private_key_from_pem, server_config};
 
 /// A listener whose connections are handed to it.
 struct Door(mpsc::UnboundedReceiver<DuplexStream>);
@@ -66,7 +66,7 @@ impl House {
         let app = Arc::clone(&world.app);
         let serving = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
-            serve(Door(connections), app, tls, stopped).await;
+            serve(Door(connections), app, tls.map(ServerTls::new), stopped).await;
         });
         Self { world, door, stop, serving }
     }
@@ -317,6 +317,28 @@ async fn time_2_the_deadline_counts_from_the_first_byte_of_the_head() {
 }
 
 // ---------------------------------------------------------------------------------------------- HTTP/2
+
+/// What a network load balancer does (XKS-NET-8): connect and go, or ask `/ping` by a name that is not ours, in the clear or
+/// over TLS, with no credential. None of it is a request of the API.
+#[tokio::test(start_paused = true)]
+async fn net_8_checks_by_tcp_http_and_https() {
+    let ping = b"GET /ping HTTP/1.1\r\nhost: 10.0.0.7:8443\r\nconnection: close\r\n\r\n";
+    let house = House::open(Limits::default());
+    for _tcp_check in 0..3 {
+        drop(house.connect());
+    }
+    let mut io = house.connect();
+    io.write_all(ping).await.unwrap();
+    let (status, _, body) = response(&mut io).await;
+    assert_eq!((status, body), (200, json!({ "status": "ok" })));
+    assert!(house.world.events.all().is_empty());
+
+    let (mut io, house) = negotiate(true, rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES, &[]).await.unwrap();
+    drop(house.connect());
+    io.write_all(ping).await.unwrap();
+    assert_eq!(response(&mut io).await.0, 200);
+    assert!(house.world.events.all().is_empty());
+}
 
 #[tokio::test(start_paused = true)]
 async fn net_1_http2_serves_streams_side_by_side() {

@@ -270,7 +270,8 @@ async fn net_1_err_4_the_body_must_be_json_of_this_operation() {
     }
     let array = json!([metadata()]).to_string();
     world.send(signed(&uri("health"), array, CREDENTIAL)).await.is_error(400, "ValidationException");
-    let twice = encrypt("aGk=").to_string().replace("{\"enc", "{\"plaintext\":\"\",\"enc");
+    // Without a guess at the order of the fields: serde_json's depends on features that other crates turn on.
+    let twice = encrypt("aGk=").to_string().replacen('{', "{\"plaintext\":\"\",", 1);
     world
         .send(signed(&uri("keys/foo/encrypt"), twice, CREDENTIAL))
         .await

@@ -18,8 +18,8 @@ macro_rules! entries {
 }
 
 /// All of them; the first to try comes first.
-pub const CATALOGUE: [Entry; 6] =
-    entries!["hsm-outage", "hsm-slow", "partition", "proxy-crash", "kill-switch", "steady"];
+pub const CATALOGUE: [Entry; 7] =
+    entries!["hsm-outage", "hsm-failover", "hsm-slow", "partition", "proxy-crash", "kill-switch", "steady"];
 
 /// The entry of this name.
 pub fn find(name: &str) -> Option<Entry> {

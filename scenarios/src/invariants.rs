@@ -86,6 +86,7 @@ fn shows(event: &AuditEvent, secret: &str) -> bool {
         status: _,
         error_name: _,
         detail,
+        shadow_denied,
         ck_rv: _,
         stations: _,
     } = event;
@@ -101,6 +102,7 @@ fn shows(event: &AuditEvent, secret: &str) -> bool {
         source_vpc,
         source_vpce,
         detail,
+        shadow_denied,
     ];
     optional.into_iter().flatten().chain([request_id]).any(|text| text.contains(secret))
 }

@@ -53,13 +53,16 @@ pub struct Topology {
     pub proxies: usize,
     /// HSMs, 1 to 16, with the same keys. Proxy *i* uses HSM *i* modulo this. Default 2.
     pub hsms: usize,
+    /// HSMs that each proxy uses, 1 to 10 and at most `hsms`: proxy *i* fails over between HSM *i* and those that follow.
+    /// Default 1.
+    pub hsms_per_proxy: usize,
     /// TLS between KMS and the proxies. Default 1.3, as KMS would choose.
     pub tls: TlsVersion,
 }
 
 impl Default for Topology {
     fn default() -> Self {
-        Self { proxies: 2, hsms: 2, tls: TlsVersion::V13 }
+        Self { proxies: 2, hsms: 2, hsms_per_proxy: 1, tls: TlsVersion::V13 }
     }
 }
 
@@ -391,6 +394,14 @@ impl Checker<'_> {
         }
         let duration = Duration::from_secs_f64(duration_s);
         self.ranges(&raw)?;
+        let Topology { hsms, hsms_per_proxy, .. } = raw.topology;
+        if hsms_per_proxy > hsms {
+            return Err(self.about(
+                self.section("topology"),
+                0,
+                format!("hsms_per_proxy = {hsms_per_proxy} is more than there are: hsms = {hsms}"),
+            ));
+        }
         if raw.faults.len() > FAULTS_MAX {
             return Err(self
                 .place
@@ -455,6 +466,7 @@ impl Checker<'_> {
         let checks = [
             ("topology", "proxies", raw.topology.proxies as f64, 1.0, 16.0),
             ("topology", "hsms", raw.topology.hsms as f64, 1.0, 16.0),
+            ("topology", "hsms_per_proxy", raw.topology.hsms_per_proxy as f64, 1.0, 10.0),
             ("link", "rtt_ms", raw.link.rtt_ms, 0.0, 10_000.0),
             ("link", "jitter_ms", raw.link.jitter_ms, 0.0, 10_000.0),
             ("link", "loss", raw.link.loss, 0.0, 1.0),

@@ -30,11 +30,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use xks_proxy::app::{App, KeyStore, Limits, Settings};
 use xks_proxy::env::UnixTime;
 use xks_proxy::events::Subscriber;
 use xks_proxy::hsm::Hsm;
+use xks_proxy::hsm::group::{GroupSettings, HsmGroup, Member};
+use xks_proxy::hsm::monitored::{MonitorSettings, Monitored};
 use xks_proxy::key::{API_ROOT, UriPrefix};
 use xks_proxy::secret::Secret;
 use xks_proxy::sigv4::Credential;
@@ -125,14 +127,15 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     };
     let proxies: Vec<Rc<ProxyHost>> = (0..scenario.topology.proxies)
         .map(|index| {
-            let hsm: Arc<dyn Hsm> = Arc::new(hsms[index % hsms.len()].0.clone());
-            let hsm =
-                options.hsm_wrapper.as_ref().map_or_else(|| Arc::clone(&hsm), |wrap| wrap(Arc::clone(&hsm)));
+            let members = (index..index + scenario.topology.hsms_per_proxy).map(|number| {
+                let hsm: Arc<dyn Hsm> = Arc::new(hsms[number % hsms.len()].0.clone());
+                options.hsm_wrapper.as_ref().map_or_else(|| Arc::clone(&hsm), |wrap| wrap(Arc::clone(&hsm)))
+            });
             let index_stream = u64::try_from(index).unwrap_or(0) + 1;
             let host = Rc::new(ProxyHost {
                 index,
                 network: network.clone(),
-                hsm,
+                hsms: members.collect(),
                 limits: Limits {
                     deadline,
                     in_flight_max: scenario.proxy.in_flight_max,
@@ -401,7 +404,8 @@ fn build_hsms(
 struct ProxyHost {
     index: usize,
     network: Network,
-    hsm: Arc<dyn Hsm>,
+    /// The HSMs it uses; a process that starts knows nothing yet of their health.
+    hsms: Vec<Arc<dyn Hsm>>,
     limits: Limits,
     env: Arc<SimulatedEnv>,
     subscriber: Arc<dyn Subscriber>,
@@ -413,6 +417,8 @@ struct ProxyHost {
 
 struct Process {
     task: JoinHandle<()>,
+    /// The background checks of its HSMs; they end with it.
+    _watches: JoinSet<()>,
     /// Taken when the process is asked to stop.
     terminate: Option<oneshot::Sender<()>>,
 }
@@ -424,7 +430,8 @@ impl ProxyHost {
         let credential =
             Credential::new(ACCESS_KEY_ID, Secret::new(SECRET.into())).map_err(|error| error.to_string())?;
         let prefix = UriPrefix::parse(PREFIX).map_err(|error| error.to_string())?;
-        let mut store = KeyStore::new("example", prefix, vec![credential], Arc::clone(&self.hsm));
+        let (hsm, watches) = self.hsm()?;
+        let mut store = KeyStore::new("example", prefix, vec![credential], hsm);
         store.region = Some(REGION.into());
         let settings = Settings { limits: self.limits.clone(), ..Settings::default() };
         let env: Arc<dyn xks_proxy::env::Env> = Arc::clone(&self.env) as _;
@@ -434,15 +441,33 @@ impl ProxyHost {
         let serve = xks_proxy::server::serve(
             self.network.listen(self.index),
             Arc::new(app),
-            self.tls.clone(),
+            self.tls.clone().map(xks_proxy::tls::ServerTls::new),
             async {
                 // A dropped sender is a request to stop as well.
                 let _ = terminated.await;
             },
         );
         let task = tokio::task::spawn_local(serve);
-        *self.running.borrow_mut() = Some(Process { task, terminate: Some(terminate) });
+        *self.running.borrow_mut() = Some(Process { task, _watches: watches, terminate: Some(terminate) });
         Ok(())
+    }
+
+    /// Its only HSM as it is, or several as the daemon has them: each watched, all in one group.
+    fn hsm(&self) -> Result<(Arc<dyn Hsm>, JoinSet<()>), String> {
+        let mut watches = JoinSet::new();
+        if let [only] = self.hsms.as_slice() {
+            return Ok((Arc::clone(only), watches));
+        }
+        let settings = MonitorSettings { deadline: self.limits.deadline, ..MonitorSettings::default() };
+        let mut members = Vec::with_capacity(self.hsms.len());
+        for (index, hsm) in self.hsms.iter().enumerate() {
+            let name = format!("member-{index}");
+            let monitor = Arc::new(Monitored::new(name.clone(), Arc::clone(hsm), settings));
+            members.push(Member::monitored(name, Arc::clone(&monitor)));
+            watches.spawn_local(async move { monitor.watch().await });
+        }
+        let group = HsmGroup::new(members, GroupSettings::default()).map_err(|error| error.to_string())?;
+        Ok((Arc::new(group), watches))
     }
 
     fn kill(&self) {

@@ -35,6 +35,11 @@ fn hsm_outage() {
 }
 
 #[test]
+fn hsm_failover() {
+    assert_held("hsm-failover");
+}
+
+#[test]
 fn hsm_slow() {
     assert_held("hsm-slow");
 }

@@ -101,6 +101,7 @@ fn the_schema_has_the_keys_of_the_loader_and_closes_every_table() {
 /// Other keys that a value at the end of its range needs beside it.
 fn companions(key: &str) -> &'static str {
     match key {
+        "hsms_per_proxy" => "hsms = 16",
         "write_share" => "old_read_share = 0",
         "old_read_share" => "write_share = 0",
         "idle_expiry_min_s" => "idle_expiry_max_s = 86400",

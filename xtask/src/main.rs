@@ -1,11 +1,16 @@
 //! The project's own commands, the only ones to learn besides cargo's:
 //!
 //! - `cargo xtask test`: installs SoftHSM2 when it is missing, then runs every test;
-//! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand.
+//! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand;
+//! - `cargo xtask reliability`: measures what each fault of the HSM does, and renews `proxy/RELIABILITY.md`;
+//! - `cargo xtask soak`: full load, faults and reloads for minutes;
+//! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
+mod packaging;
 mod serve;
+mod soak;
 mod softhsm;
 
 use std::path::{Path, PathBuf};
@@ -15,8 +20,12 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
   test                             install SoftHSM2 when it is missing (needs root), then run every test
+  reliability                      measure what each fault of the HSM does, and renew proxy/RELIABILITY.md
   serve-softhsm [--port N] [--tls] run the daemon over a throwaway SoftHSM2 token until Ctrl-C
-                                   (port 8080, with --tls 8443)";
+                                   (port 8080, with --tls 8443)
+  packaging                        build the Debian package, check unit, image and manifests
+  soak [--minutes N] [--connections N]
+                                   full load with faults and reloads over SoftHSM2 (10 minutes, 32 connections)";
 
 /// What went wrong, in one line for the user.
 type Outcome = Result<(), String>;
@@ -26,6 +35,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test"] => test(),
+        ["packaging"] => packaging::run_all(),
+        ["soak", options @ ..] => soak::run(options),
+        ["reliability"] => reliability(),
         ["serve-softhsm", options @ ..] => {
             serve::Options::parse(options).and_then(|options| serve::run(&options))
         }
@@ -56,6 +68,16 @@ fn test() -> Outcome {
     run(cargo().args(["test", "--workspace", "--all-features"]))
 }
 
+/// The fault matrix with the shipped deadline, held to its bounds, and written down.
+fn reliability() -> Outcome {
+    softhsm::ensure()?;
+    run(cargo().args(["test", "--package", "sim-hsm-pkcs11", "--test", "reliability", "--"]).args([
+        "--ignored",
+        "--exact",
+        "renew_the_document",
+    ]))
+}
+
 /// Cargo, in the workspace's directory.
 fn cargo() -> Command {
     let mut command = Command::new(env!("CARGO"));
@@ -66,6 +88,13 @@ fn cargo() -> Command {
 fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
+}
+
+/// Where cargo puts what it builds with --release.
+fn release_directory() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "cargo's own setting, and xtask is no part of the proxy")]
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target.map_or_else(|| workspace().join("target"), PathBuf::from).join("release")
 }
 
 /// Runs a command with its output on ours.

@@ -2,13 +2,14 @@
 //!
 //! Place on the map: [`api`](crate::api), one of the four operations.
 
-use super::{Json, METADATA_BYTES_MAX, METADATA_FORMAT, Object, RequestMetadata, Text};
-use super::{additional_data, check_algorithm, hsm_error, invalid, key_not_found, unsupported};
+use super::{Json, METADATA_BYTES_MAX, Object, RequestMetadata, Text};
+use super::{additional_data, check_algorithm, frame, hsm_error, invalid, key_not_found, unsupported};
 use crate::app::{KeyStore, Limits};
 use crate::error::{ErrorName, XksError};
 use crate::events::Operation;
-use crate::hsm::{Aad, Iv, Sealed};
-use crate::key::{KeyId, KeyVersion};
+use crate::hsm::{Iv, Sealed};
+use crate::key::KeyId;
+use crate::scheme::{Origin, SampleProxy};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -31,7 +32,7 @@ pub(crate) struct Fields<'a> {
 pub struct Decrypt {
     sealed: Sealed,
     metadata: Vec<u8>,
-    additional: Vec<u8>,
+    additional: Option<Vec<u8>>,
 }
 
 impl Fields<'_> {
@@ -71,16 +72,19 @@ impl Decrypt {
         if store.keys.current(key).is_none() {
             return Err(key_not_found(key));
         }
-        // Metadata we did not make and a version we do not have are one answer with a wrong tag (XKS-DEC-4).
-        let rejected = |detail: &str| XksError::new(ErrorName::InvalidCiphertextException, detail);
-        let &[METADATA_FORMAT, version] = self.metadata.as_slice() else {
-            return Err(rejected("ciphertextMetadata is not of this proxy's making"));
+        // Metadata of nobody's making and a version we do not have are one answer with a wrong tag (XKS-DEC-4).
+        let rejected = |detail: String| XksError::new(ErrorName::InvalidCiphertextException, detail);
+        let sample = store.sample_proxy.as_ref();
+        let Some(Origin { scheme, version }) = Origin::of(&self.metadata, sample) else {
+            return Err(rejected(unknown_metadata(&self.metadata, sample).into()));
         };
-        let name = store.keys.version(key, KeyVersion(version));
-        let name =
-            name.ok_or_else(|| rejected("ciphertextMetadata names a version this key does not have"))?;
-        let aad = Aad::frame(&self.additional, &self.metadata)
-            .map_err(|_| unsupported("additionalAuthenticatedData is longer than this proxy supports."))?;
+        let name = store.keys.version(key, version).ok_or_else(|| {
+            rejected(format!(
+                "the ciphertext was made with version {} of the key, which is not configured",
+                version.0
+            ))
+        })?;
+        let aad = frame(scheme, self.additional.as_deref(), &self.metadata)?;
 
         let plaintext = store.hsm.decrypt(&name, &aad, &self.sealed, deadline).await;
         let plaintext = plaintext.map_err(|error| hsm_error(Operation::Decrypt, error))?;
@@ -91,5 +95,19 @@ impl Decrypt {
         }
         let mut json = Json::with_capacity(20 + made.div_ceil(3) * 4);
         Ok(json.raw(r#"{"plaintext":"#).base64(plaintext.expose()).raw("}").finish())
+    }
+}
+
+/// For the log: why nobody made a ciphertext with this metadata, and what to look at.
+fn unknown_metadata(metadata: &[u8], sample: Option<&SampleProxy>) -> &'static str {
+    match (metadata.is_empty(), sample) {
+        (true, _) => {
+            "there is no ciphertextMetadata, which AWS's sample proxy leaves out by default, and \
+             [key_store.compatibility] does not say that it made ciphertexts for this key store"
+        }
+        (false, None) => "ciphertextMetadata is not of this proxy's making",
+        (false, Some(_)) => {
+            "ciphertextMetadata is neither of this proxy's making nor one that [key_store.compatibility] names"
+        }
     }
 }

@@ -3,12 +3,13 @@
 //! Place on the map: [`api`](crate::api), one of the four operations.
 
 use super::{Json, METADATA_FORMAT, Object, RequestMetadata, Text};
-use super::{additional_data, check_algorithm, hsm_error, invalid, key_not_found, unsupported};
+use super::{additional_data, check_algorithm, frame, hsm_error, invalid, key_not_found, unsupported};
 use crate::app::{KeyStore, Limits};
 use crate::error::{ErrorName, XksError};
 use crate::events::Operation;
 use crate::hsm::{Aad, HsmErrorKind, Sealed};
 use crate::key::{KeyId, KeyName};
+use crate::scheme::{SAMPLE_KEY_VERSION, Scheme};
 use crate::secret::Plaintext;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -34,7 +35,7 @@ pub(crate) struct Fields<'a> {
 #[derive(Debug)]
 pub struct Encrypt {
     plaintext: Plaintext,
-    additional: Vec<u8>,
+    additional: Option<Vec<u8>>,
     integrity_value: bool,
 }
 
@@ -65,10 +66,8 @@ impl Encrypt {
         key: &KeyId,
         deadline: Instant,
     ) -> Result<Vec<u8>, XksError> {
-        let (version, name) = store.keys.current(key).ok_or_else(|| key_not_found(key))?;
-        let metadata = [METADATA_FORMAT, version.0];
-        let aad = Aad::frame(&self.additional, &metadata)
-            .map_err(|_| unsupported("additionalAuthenticatedData is longer than this proxy supports."))?;
+        let (name, scheme, metadata) = seal_with(store, key)?;
+        let aad = frame(scheme, self.additional.as_deref(), &metadata)?;
         if !self.integrity_value {
             let sealed = self.seal(store, &name, &aad, deadline).await?;
             return Ok(answer(&sealed, &metadata, None));
@@ -78,7 +77,8 @@ impl Encrypt {
         // to the HSM, with the searching that all sessions take turns at.
         for _attempt in 0..ATTEMPTS_MAX {
             let sealed = self.seal(store, &name, &aad, deadline).await?;
-            let integrity_value = integrity_value(&self.additional, &metadata, &sealed);
+            let integrity_value =
+                integrity_value(self.additional.as_deref().unwrap_or_default(), &metadata, &sealed);
             if self.opens(store, &name, &aad, &sealed, deadline).await? {
                 return Ok(answer(&sealed, &metadata, Some(&integrity_value)));
             }
@@ -122,6 +122,21 @@ impl Encrypt {
     }
 }
 
+/// The key object, the scheme and the metadata of a new ciphertext: the newest version in our own scheme, or what AWS's
+/// sample proxy would make, while both serve side by side (XKS-MIG-1).
+fn seal_with(store: &KeyStore, key: &KeyId) -> Result<(KeyName, Scheme, Vec<u8>), XksError> {
+    match &store.sample_proxy {
+        Some(sample) if sample.encrypt() == Scheme::SampleProxy => {
+            let name = store.keys.version(key, SAMPLE_KEY_VERSION).ok_or_else(|| key_not_found(key))?;
+            Ok((name, Scheme::SampleProxy, sample.metadata().to_vec()))
+        }
+        _ => {
+            let (version, name) = store.keys.current(key).ok_or_else(|| key_not_found(key))?;
+            Ok((name, Scheme::Own, vec![METADATA_FORMAT, version.0]))
+        }
+    }
+}
+
 /// CDIV = SHA-256(AAD ‖ metadata ‖ IV ‖ ciphertext ‖ tag), decoded bytes, no lengths (XKS-ENC-9). The AAD is KMS's own,
 /// not the framed one.
 pub fn integrity_value(additional: &[u8], metadata: &[u8], sealed: &Sealed) -> [u8; 32] {
@@ -138,7 +153,9 @@ fn answer(sealed: &Sealed, metadata: &[u8], integrity_value: Option<&[u8; 32]>) 
     json.raw(r#"{"ciphertext":"#).base64(&sealed.ciphertext);
     json.raw(r#","initializationVector":"#).base64(sealed.iv.as_bytes());
     json.raw(r#","authenticationTag":"#).base64(&sealed.tag);
-    json.raw(r#","ciphertextMetadata":"#).base64(metadata);
+    if !metadata.is_empty() {
+        json.raw(r#","ciphertextMetadata":"#).base64(metadata);
+    }
     if let Some(value) = integrity_value {
         json.raw(r#","ciphertextDataIntegrityValue":"#).base64(value);
     }

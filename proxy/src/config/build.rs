@@ -2,20 +2,32 @@
 //!
 //! Place on the map: the last step of `config`, and the only one that reads more than the configuration's text.
 
+mod access;
+mod command;
+mod created;
+mod file;
+mod groups;
 mod hsms;
+mod piecewise;
 mod secret;
 mod tls;
 
+pub(super) use file::read_limited;
+pub use groups::Groups;
 pub use hsms::Hsms;
 
 use super::{Config, ConfigError};
 use crate::app::{App, KeyStore};
+use crate::authorise::Access;
 use crate::env::Env;
 use crate::events::Subscriber;
 use crate::hsm::Hsm;
-use crate::hsm::pkcs11::Pkcs11Hsm;
+use crate::hsm::group::HsmGroup;
+use crate::hsm::monitored::Monitored;
 use crate::quota::Quota;
 use crate::sigv4::Credential;
+use crate::tls::ServerTls;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What the daemon serves, and the configuration it was made from.
@@ -23,11 +35,15 @@ pub struct Ready {
     /// Of `listen` and the names for logs.
     pub config: Config,
     /// `None` serves plain HTTP.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<ServerTls>>,
     /// The proxy.
     pub app: Arc<App>,
     /// The open HSMs, in the order of [`Config::hsms`].
     pub hsms: Hsms,
+    /// What is known of the health of each, in the same order. [`Monitored::watch`] is to be run for each.
+    pub monitors: Vec<Arc<Monitored>>,
+    /// The HSMs of each key store as one, for metrics.
+    pub groups: Groups,
 }
 
 impl Config {
@@ -37,31 +53,38 @@ impl Config {
     /// # Errors
     /// For the first thing that is missing, unreadable or refused, at the line that names it.
     pub fn build(mut self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
-        let tls = match self.tls.clone() {
-            None => None,
-            Some(files) => Some(self.server_config(&files, Arc::clone(&env))?),
-        };
+        let tls = self.served(Arc::clone(&env))?.map(ServerTls::new);
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
+        let accesses = self.accesses()?;
         let hsms = self.open_hsms()?;
-        let stores = self.stores(credentials, &hsms);
+        let monitors = self.monitors(&hsms);
+        let made = self.groups(&hsms, &monitors, None)?;
+        let stores = self.stores(credentials, accesses, &made);
+        let groups = Groups::default();
+        groups.replace(made);
         let app = App::new(self.settings.clone(), stores, env, subscriber)
             .map_err(|error| self.error(1, error.to_string()))?;
-        Ok(Ready { config: self, tls, app: Arc::new(app), hsms })
+        Ok(Ready { config: self, tls, app: Arc::new(app), hsms, monitors, groups })
     }
 
-    fn stores(&self, credentials: Vec<Vec<Credential>>, hsms: &[Arc<Pkcs11Hsm>]) -> Vec<KeyStore> {
+    fn stores(
+        &self,
+        credentials: Vec<Vec<Credential>>,
+        accesses: Vec<Access>,
+        groups: &BTreeMap<String, Arc<HsmGroup>>,
+    ) -> Vec<KeyStore> {
         let mut stores = Vec::new();
-        for (store, credentials) in self.key_stores.iter().zip(credentials) {
-            // `check` has resolved the index against the same list.
-            let Some(hsm) = hsms.get(store.hsm) else { continue };
-            // Key stores that share an HSM share it fairly: each by a handle of its own.
-            let hsm: Arc<dyn Hsm> = Arc::new(hsm.another());
+        for ((store, credentials), access) in self.key_stores.iter().zip(credentials).zip(accesses) {
+            // Made of the same list.
+            let Some(group) = groups.get(&store.name) else { continue };
+            let hsm: Arc<dyn Hsm> = Arc::<HsmGroup>::clone(group);
             stores.push(KeyStore {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
-                access: store.access.clone(),
+                access,
                 quota: store.quota.map(Quota::new),
+                sample_proxy: store.sample_proxy.clone(),
                 ..KeyStore::new(&*store.name, store.prefix.clone(), credentials, hsm)
             });
         }
@@ -70,15 +93,20 @@ impl Config {
 }
 
 impl Ready {
-    /// Takes over the key stores of a configuration read anew: credentials, keys, rules and quotas (XKS-AUTH-4, XKS-AZ-4).
-    /// No connection is dropped and no HSM is opened again.
+    /// Takes over a configuration read anew: of the key stores credentials, keys, rules (XKS-AUTH-4, XKS-AZ-4), quotas
+    /// and which HSMs they use, of TLS the certificate, its key and the known clients, and how often files are looked at. No
+    /// connection is dropped and no HSM is opened again; TLS serves new connections only.
     ///
     /// # Errors
     /// When something in it is wrong, or anything else has changed, which needs a restart. Then all stays as it was.
     pub fn reload(&mut self, mut config: Config) -> Result<(), ConfigError> {
         let old = &self.config;
         let changed = [
-            ("[server]", config.listen != old.listen || config.tls != old.tls),
+            ("`listen`", config.listen != old.listen),
+            ("whether there is a [server.tls]", config.tls.is_some() != old.tls.is_some()),
+            ("[ops]", config.ops != old.ops),
+            ("[log]", config.log_level != old.log_level),
+            ("[otel]", config.otel != old.otel),
             ("[limits], [identity] or ping_path", config.settings != old.settings),
             ("[[hsm]]", config.hsms != old.hsms),
         ];
@@ -91,9 +119,17 @@ impl Ready {
                 ),
             });
         }
+        // All is read before anything is replaced.
+        let served = config.served(Arc::clone(&self.app.env))?;
         let credentials = config.credentials()?;
-        let stores = config.stores(credentials, &self.hsms);
+        let groups = config.groups(&self.hsms, &self.monitors, Some((&self.config, &self.groups)))?;
+        let accesses = config.accesses()?;
+        let stores = config.stores(credentials, accesses, &groups);
         self.app.replace_stores(stores).map_err(|error| config.error(1, error.to_string()))?;
+        self.groups.replace(groups);
+        if let (Some(tls), Some(served)) = (&self.tls, served) {
+            tls.replace(served);
+        }
         self.config = config;
         Ok(())
     }

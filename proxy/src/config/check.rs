@@ -2,20 +2,30 @@
 //!
 //! Place on the map: the second step of `config`; `build` is the third.
 
+mod access;
+mod compatibility;
+mod failover;
 mod hsm;
 mod key_store;
 mod keys;
 mod limits;
 mod listen;
+mod log;
+mod ops;
+mod otel;
 mod quota;
+mod reload;
 mod rules;
 mod secret;
 mod server;
+mod tls;
 
 use super::error::Source;
 use super::raw::{At, Raw};
 use super::{Config, ConfigError, HsmConfig, Placed};
 use crate::app::Settings;
+use compatibility::without_sample_version;
+use failover::not_redundant;
 use key_store::not_isolated;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -29,8 +39,12 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
     let server = raw.server.into_inner();
     let listen = place.listen(server.listen)?;
     let ping_path = place.ping_path(server.ping_path)?;
-    let tls = server.tls.map(|tls| place.tls(tls.into_inner()));
     let mut warnings = Vec::new();
+    let tls = server.tls.map(|tls| place.tls(tls.into_inner(), &mut warnings)).transpose()?;
+    let watch_interval = place.watch_interval(&raw.reload)?;
+    let ops = place.ops(raw.ops, &listen, &mut warnings)?;
+    let log_level = Place::log(&raw.log);
+    let otel = place.otel(raw.otel)?;
     let limits = place.limits(&raw.limits, &mut warnings)?;
     let identity = place.identity(raw.identity)?;
 
@@ -59,21 +73,39 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
         });
     }
     let key_stores = place.key_stores(raw.key_store, &hsms)?;
+    for (line, why) in key_stores.iter().flat_map(without_sample_version) {
+        warnings.push(format!("{}:{line}: {why}", source.file));
+    }
     for (index, hsm) in hsms.iter().enumerate() {
         warnings.extend(
             not_isolated(index, hsm, &key_stores)
                 .map(|why| format!("{}:{}: {why}", source.file, hsm.name.line)),
         );
-        if key_stores.iter().all(|store| store.hsm != index) {
+        if key_stores.iter().all(|store| !store.hsms.contains(&index)) {
             warnings.push(format!(
                 "{}:{}: no key store uses the HSM {:?}: remove it, or name it in a [[key_store]]",
                 source.file, hsm.name.line, hsm.name.value
             ));
         }
     }
+    for store in &key_stores {
+        warnings.extend(not_redundant(store, &hsms).map(|why| format!("{}: {why}", source.file)));
+    }
     let file = source.file.to_owned();
     let settings = Settings { limits, identity, ping_path };
-    Ok(Config { file, listen, tls, settings, hsms, key_stores, warnings })
+    Ok(Config {
+        file,
+        listen,
+        tls,
+        ops,
+        log_level,
+        otel,
+        watch_interval,
+        settings,
+        hsms,
+        key_stores,
+        warnings,
+    })
 }
 
 /// Turns raw values into checked ones; knows where they stand.

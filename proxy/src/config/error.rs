@@ -71,6 +71,7 @@ impl Source<'_> {
             message.starts_with("invalid ").then(|| message.split_once(", expected ")).flatten()
         {
             let expected = match expected {
+                "a sequence" => "a list, in [ ]",
                 "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number without quotes, zero or more",
                 other => other,
             };
@@ -95,10 +96,10 @@ fn unknown_key(rest: &str) -> String {
     let (given, known) = unknown(rest);
     match given {
         "pin" => {
-            return "a PIN never stands in this file: name its place with `pin_file` or `pin_env`".to_owned();
+            return "a PIN never stands in this file: name its place with `pin_file`, `pin_env` or `pin_command`".to_owned();
         }
         "secret" | "secret_access_key" => {
-            return "a secret never stands in this file: name its place with `secret_file` or `secret_env`"
+            return "a secret never stands in this file: name its place with `secret_file`, `secret_env` or `secret_command`"
                 .to_owned();
         }
         _ => {}

@@ -16,6 +16,12 @@ pub(super) type At<T> = Option<Spanned<T>>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
     pub(super) server: Spanned<RawServer>,
+    pub(super) ops: At<RawOps>,
+    #[serde(default)]
+    pub(super) log: RawLog,
+    pub(super) otel: At<RawOtel>,
+    #[serde(default)]
+    pub(super) reload: RawReload,
     #[serde(default)]
     pub(super) limits: RawLimits,
     #[serde(default)]
@@ -69,6 +75,51 @@ impl<'de> Deserialize<'de> for RawListen {
 pub(super) struct RawTls {
     pub(super) certificate_file: Spanned<String>,
     pub(super) key_file: Spanned<String>,
+    pub(super) client: At<RawTlsClient>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTlsClient {
+    pub(super) ca_file: Spanned<String>,
+    pub(super) subject_names: Spanned<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReload {
+    pub(super) watch_interval_ms: At<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOps {
+    pub(super) listen: Spanned<String>,
+    pub(super) public_reason: At<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub(super) level: Option<RawLevel>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOtel {
+    pub(super) endpoint: At<String>,
+    pub(super) service_name: At<String>,
+    pub(super) sample_ratio: At<f64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -109,12 +160,15 @@ pub(super) struct RawHsm {
     pub(super) slot: At<u64>,
     pub(super) pin_file: At<String>,
     pub(super) pin_env: At<String>,
+    pub(super) pin_command: At<Vec<Spanned<String>>>,
     pub(super) sessions_max: At<u64>,
     pub(super) queue_max: At<u64>,
     pub(super) set_aside_max: At<u64>,
     pub(super) set_aside_after_ms: At<u64>,
+    pub(super) session_idle_max_ms: At<u64>,
     pub(super) iv_source: Option<RawIvSource>,
     pub(super) health_key_label: At<String>,
+    pub(super) health_interval_ms: At<u64>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -130,15 +184,20 @@ pub(super) struct RawKeyStore {
     pub(super) name: Spanned<String>,
     pub(super) uri_prefix: Spanned<String>,
     pub(super) region: At<String>,
-    pub(super) hsm: Spanned<String>,
+    pub(super) hsm: At<String>,
+    pub(super) hsms: At<Vec<Spanned<String>>>,
     pub(super) find_keys_by: Option<RawFindKeysBy>,
     pub(super) quota: At<RawQuota>,
+    pub(super) failover: At<RawFailover>,
+    pub(super) allow_mode: Option<RawMode>,
     #[serde(default)]
     pub(super) credential: Vec<Spanned<RawCredential>>,
     #[serde(default)]
     pub(super) key: Vec<Spanned<RawKey>>,
+    pub(super) compatibility: Option<RawCompatibility>,
     #[serde(default)]
     pub(super) allow: Vec<RawAllow>,
+    pub(super) cedar: Option<RawCedar>,
 }
 
 #[derive(Deserialize)]
@@ -155,12 +214,32 @@ pub(super) enum RawFindKeysBy {
     Entry,
 }
 
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawMode {
+    Enforce,
+    Shadow,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFailover {
+    pub(super) attempt_share_percent: At<u64>,
+    pub(super) breaker_failures: At<u64>,
+    pub(super) breaker_pause_ms: At<u64>,
+    pub(super) breaker_pause_max_ms: At<u64>,
+    pub(super) hedge: Option<bool>,
+    pub(super) hedge_share_percent: At<u64>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCredential {
     pub(super) access_key_id: Spanned<String>,
     pub(super) secret_file: At<String>,
     pub(super) secret_env: At<String>,
+    pub(super) secret_command: At<Vec<Spanned<String>>>,
+    pub(super) created: At<toml::value::Datetime>,
 }
 
 #[derive(Deserialize)]
@@ -181,6 +260,22 @@ pub(super) struct RawVersion {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawCompatibility {
+    pub(super) aws_sample_proxy: Spanned<bool>,
+    pub(super) ciphertext_metadata: At<String>,
+    pub(super) former_ciphertext_metadata: At<Vec<Spanned<String>>>,
+    pub(super) encrypt: At<RawScheme>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawScheme {
+    Own,
+    Sample,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawAllow {
     pub(super) name: At<String>,
     pub(super) keys: At<Vec<Spanned<String>>>,
@@ -189,6 +284,14 @@ pub(super) struct RawAllow {
     pub(super) kms_key_arns: At<Vec<Spanned<String>>>,
     pub(super) kms_operations: At<Vec<Spanned<String>>>,
     pub(super) via_services: At<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCedar {
+    pub(super) policy_file: Spanned<String>,
+    pub(super) schema_file: At<String>,
+    pub(super) mode: Option<RawMode>,
 }
 
 #[cfg(test)]
@@ -236,15 +339,23 @@ mod tests {
         let tables = [
             ("[server]", fields::<RawServer>()),
             ("[server.tls]", fields::<RawTls>()),
+            ("# [server.tls.client]", fields::<RawTlsClient>()),
+            ("[reload]", fields::<RawReload>()),
+            ("[ops]", fields::<RawOps>()),
+            ("[log]", fields::<RawLog>()),
+            ("[otel]", fields::<RawOtel>()),
             ("[limits]", fields::<RawLimits>()),
             ("[identity]", fields::<RawIdentity>()),
             ("[[hsm]]", fields::<RawHsm>()),
             ("[[key_store]]", fields::<RawKeyStore>()),
             ("[key_store.quota]", fields::<RawQuota>()),
+            ("[key_store.failover]", fields::<RawFailover>()),
             ("[[key_store.credential]]", fields::<RawCredential>()),
             ("[[key_store.key]]", fields::<RawKey>()),
             ("[[key_store.key]]", fields::<RawVersion>()),
+            ("[key_store.compatibility]", fields::<RawCompatibility>()),
             ("[[key_store.allow]]", fields::<RawAllow>()),
+            ("[key_store.cedar]", fields::<RawCedar>()),
         ];
         for (header, keys) in tables {
             let (_, rest) = example.split_once(&format!("\n{header}\n")).expect(header);
@@ -264,7 +375,8 @@ mod tests {
     }
 
     fn tables_named(example: &str) -> impl Iterator<Item = &str> {
-        example.lines().filter(|line| line.starts_with('[')).map(|line| line.trim_matches(['[', ']']))
+        let headers = example.lines().map(|line| line.trim_start_matches("# "));
+        headers.filter(|line| line.starts_with('[')).map(|line| line.trim_matches(['[', ']']))
     }
 
     fn parent(header: &str) -> String {

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use xks_proxy::config::{Config, ConfigError, Ready};
 use xks_proxy::env::SystemEnv;
 use xks_proxy::events::{AuditEvent, Subscriber};
-use xks_proxy::hsm::{HealthStatus, Hsm, KeySpec};
+use xks_proxy::hsm::{HealthStatus, Hsm, KeyFacts, KeySpec};
+use xks_proxy::key::KeyName;
 
 /// A check is not in a hurry, and slow HSMs are worth checking too.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -72,49 +73,63 @@ async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
         }
     }
     for store in &config.key_stores {
-        let Some(hsm) = ready.hsms.get(store.hsm) else { continue };
+        let member = |index: &usize| Some((&*config.hsms.get(*index)?.name.value, ready.hsms.get(*index)?));
+        let members: Vec<_> = store.hsms.iter().filter_map(member).collect();
         for (id, entry) in &store.keys.entries {
             let line = store.key_lines.get(id).copied().unwrap_or(1);
             for (version, name) in &entry.versions {
-                let what = format!("key {id}, version {}, {name}", version.0);
-                let facts = hsm.describe(name, Instant::now() + PATIENCE).await.map_err(|error| {
-                    config
-                        .error(line, format!("{what}: {error}: make the key in the HSM, or correct its name"))
-                })?;
-                let kind = match facts.spec {
-                    KeySpec::Aes(256) => None,
-                    KeySpec::Aes(bits) => Some(format!("AES with {bits} bits")),
-                    KeySpec::Other(number) => Some(format!("no AES key but of CK_KEY_TYPE {number:#x}")),
-                };
-                if let Some(kind) = kind {
-                    return Err(config.error(
-                        line,
-                        format!("{what} is {kind}: an external key must be AES with 256 bits"),
-                    ));
-                }
-                let usable = facts.decrypt && (facts.encrypt || *version != entry.current);
-                if !usable {
-                    warnings.push(format!(
-                        "{}:{line}: {what} may not {} (CKA_ENCRYPT, CKA_DECRYPT): KMS will not accept it as a key",
-                        config.file,
-                        if facts.decrypt { "encrypt" } else { "decrypt" }
-                    ));
+                for (hsm_name, hsm) in &members {
+                    let mut what = format!("key {id}, version {}, {name}", version.0);
+                    if members.len() > 1 {
+                        what = format!("{what}, in hsm {hsm_name:?}");
+                    }
+                    let facts = look_up(config, line, &what, name, hsm.as_ref()).await?;
+                    let usable = facts.decrypt && (facts.encrypt || *version != entry.current);
+                    if !usable {
+                        warnings.push(format!(
+                            "{}:{line}: {what} may not {} (CKA_ENCRYPT, CKA_DECRYPT): KMS will not accept it as a key",
+                            config.file,
+                            if facts.decrypt { "encrypt" } else { "decrypt" }
+                        ));
+                    }
                 }
             }
         }
         summary.push(format!(
-            "key store   {}: {}{} on hsm {}; credentials: {}, keys named: {}, rules: {}",
+            "key store   {}: {}{} on {} {}; credentials: {}, keys named: {}, rules: {}",
             store.name,
             store.prefix,
             xks_proxy::key::API_ROOT,
-            config.hsms.get(store.hsm).map_or("", |hsm| hsm.name.value.as_str()),
+            if members.len() == 1 { "hsm" } else { "hsms" },
+            members.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
             store.credentials.len(),
             store.keys.entries.len(),
             match store.access.rules.len() {
+                0 if store.cedar.is_some() => "Cedar policies".to_owned(),
                 0 => "none, every signed request is allowed".to_owned(),
+                rules if store.cedar.is_some() => format!("{rules}, and Cedar policies"),
                 rules => rules.to_string(),
             },
         ));
     }
     Ok((summary, warnings))
+}
+
+/// The facts of a key, which must be there and of the one legal kind.
+async fn look_up(
+    config: &Config,
+    line: usize,
+    what: &str,
+    name: &KeyName,
+    hsm: &dyn Hsm,
+) -> Result<KeyFacts, ConfigError> {
+    let facts = hsm.describe(name, Instant::now() + PATIENCE).await.map_err(|error| {
+        config.error(line, format!("{what}: {error}: make the key in the HSM, or correct its name"))
+    })?;
+    let kind = match facts.spec {
+        KeySpec::Aes(256) => return Ok(facts),
+        KeySpec::Aes(bits) => format!("AES with {bits} bits"),
+        KeySpec::Other(number) => format!("no AES key but of CK_KEY_TYPE {number:#x}"),
+    };
+    Err(config.error(line, format!("{what} is {kind}: an external key must be AES with 256 bits")))
 }

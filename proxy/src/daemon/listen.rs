@@ -1,4 +1,4 @@
-//! Opens the sockets that `[server] listen` names.
+//! Opens the sockets that the configuration names.
 
 use rustix::net::sockopt::set_ipv6_v6only;
 use std::io::{self, ErrorKind};
@@ -11,13 +11,15 @@ const BACKLOG: u32 = 1_024;
 
 /// All of them, or the reason at its line.
 pub(crate) fn bind(config: &Config) -> Result<Vec<TcpListener>, ConfigError> {
-    let opened = config.listen.iter().map(|listen| {
-        open(listen.value, &config.listen).map_err(|error| {
-            let (why, advice) = explain(&error);
-            config.error(listen.line, format!("cannot listen on {}: {why}: {advice}", listen.value))
-        })
-    });
-    opened.collect()
+    config.listen.iter().map(|listen| bind_one(config, listen)).collect()
+}
+
+/// One of those, or that of `[ops]`; what is wrong is said at the line that names it.
+pub(crate) fn bind_one(config: &Config, listen: &Placed<SocketAddr>) -> Result<TcpListener, ConfigError> {
+    open(listen.value, &config.listen).map_err(|error| {
+        let (why, advice) = explain(&error);
+        config.error(listen.line, format!("cannot listen on {}: {why}: {advice}", listen.value))
+    })
 }
 
 fn open(address: SocketAddr, all: &[Placed<SocketAddr>]) -> io::Result<TcpListener> {

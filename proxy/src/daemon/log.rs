@@ -6,11 +6,20 @@
 //! thread of its own does the writing, fed by a bounded queue. When the queue is full, lines are dropped and counted,
 //! and the count is written as soon as there is room: keys stay available to KMS, and the gap in the log is on record.
 
+mod line;
+
+use line::JsonLine;
+use serde_json::Map;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use xks_proxy::config::LogLevel;
 use xks_proxy::events::{self, AuditEvent, Subscriber};
 
 /// Lines that may wait for the writer: some seconds at KMS's full default quota, a few MiB.
@@ -28,7 +37,10 @@ enum Message {
 #[derive(Clone)]
 pub(crate) struct Log {
     queue: SyncSender<Message>,
+    /// Since the count was last written.
     dropped: Arc<AtomicU64>,
+    /// Since the start.
+    dropped_ever: Arc<AtomicU64>,
 }
 
 impl Log {
@@ -45,13 +57,35 @@ impl Log {
             reason = "writing to standard output blocks; the daemon's log is outside the core"
         )]
         std::thread::Builder::new().name("log".into()).spawn(move || write_all(&messages, &count, out))?;
-        Ok(Self { queue, dropped })
+        Ok(Self { queue, dropped, dropped_ever: Arc::default() })
     }
 
     fn line(&self, line: Vec<u8>) {
         if self.queue.try_send(Message::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped_ever.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Makes this the log of all of this process' `tracing`. What other crates have to say is worth a line only when it
+    /// is a warning.
+    pub(crate) fn install(&self, level: LogLevel) {
+        let level = match level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
+        };
+        let targets =
+            Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("xks_proxy", level);
+        let lines = tracing_subscriber::fmt::layer().event_format(JsonLine).with_writer(self.clone());
+        tracing_subscriber::registry().with(lines.with_filter(targets)).init();
+    }
+
+    /// How many lines have been dropped since the start, for metrics.
+    pub(crate) fn lines_dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.dropped_ever)
     }
 
     /// Returns once everything written so far has reached standard output, or after two seconds.
@@ -84,7 +118,8 @@ fn write_all(messages: &Receiver<Message>, dropped: &AtomicU64, out: impl Write)
         }
         let missing = dropped.swap(0, Ordering::Relaxed);
         if missing > 0 {
-            let _ = writeln!(out, r#"{{"level":"ERROR","message":"log lines dropped","count":{missing}}}"#);
+            let count = Map::from_iter([("count".to_owned(), missing.into())]);
+            let _ = writeln!(out, "{}", line::line("ERROR", "log lines dropped", count));
         }
         let _ = out.flush();
     }
@@ -176,9 +211,11 @@ mod tests {
 
         let text = String::from_utf8(read.lock().unwrap().clone()).unwrap();
         let written = text.lines().filter(|line| *line == "line").count();
-        let count = format!(r#"{{"level":"ERROR","message":"log lines dropped","count":{dropped}}}"#);
+        let count =
+            format!(r#","kind":"daemon","level":"ERROR","message":"log lines dropped","count":{dropped}}}"#);
         assert_eq!(written as u64 + dropped, sent as u64);
-        assert_eq!(text.lines().filter(|line| *line == count).count(), 1, "{count}");
+        assert_eq!(text.lines().filter(|line| line.ends_with(&count)).count(), 1, "{count}");
+        assert_eq!(log.lines_dropped().load(Ordering::Relaxed), dropped, "the metric only rises");
     }
 
     #[test]

@@ -35,10 +35,21 @@ pub(crate) fn provide(config: &Config) -> Option<String> {
     })
 }
 
-fn needed(config: &Config) -> u64 {
+/// How many files a process started like this one may have open, once it has asked for them.
+pub(crate) fn most() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+/// How many the configuration may need. A session of a network HSM has a connection of its own.
+pub(crate) fn needed(config: &Config) -> u64 {
+    (config.settings.limits.connections_max + sessions(config)) as u64 + OTHER_FILES
+}
+
+/// Sessions at most, those set aside included.
+pub(crate) fn sessions(config: &Config) -> usize {
     let default = Pkcs11Settings::new("", TokenChoice::Slot(0), Secret::new(String::new()));
     let sessions = config.hsms.iter().map(|hsm| {
         hsm.sessions_max.unwrap_or(default.sessions_max) + hsm.set_aside_max.unwrap_or(default.set_aside_max)
     });
-    (config.settings.limits.connections_max + sessions.sum::<usize>()) as u64 + OTHER_FILES
+    sessions.sum()
 }

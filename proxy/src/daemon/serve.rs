@@ -1,15 +1,26 @@
-//! `xks-proxy serve`: bind, serve, reload on SIGHUP, drain on SIGTERM or SIGINT.
+//! `xks-proxy serve`: bind, serve, drain on SIGTERM or SIGINT; `reload` runs beside it.
 
 use crate::daemon::listen::bind;
 use crate::daemon::log::Log;
 use crate::daemon::open_files;
+use crate::daemon::ops;
+use crate::daemon::reload;
+use crate::daemon::traces::Traces;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use xks_proxy::config::{Config, Ready};
-use xks_proxy::env::SystemEnv;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use xks_proxy::config::Config;
+use xks_proxy::env::{Env, SystemEnv};
+use xks_proxy::events::{Several, Subscriber};
+use xks_proxy::metrics::Metrics;
 use xks_proxy::server::{self, Listeners};
+
+/// How long a reload at hand may hold up the end: a little more than a helper command may take.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(11);
 
 /// Serves until told to stop. The error is one line for the user.
 pub(crate) fn run(file: &Path) -> Result<(), String> {
@@ -33,16 +44,28 @@ async fn serve(file: &Path) -> Result<(), String> {
     let hangup = signal(SignalKind::hangup()).map_err(system)?;
 
     let log = Log::start(io::stdout()).map_err(system)?;
-    tracing_subscriber::fmt().json().flatten_event(true).with_target(false).with_writer(log.clone()).init();
-
     let config = Config::load(file).map_err(|error| error.to_string())?;
-    let ready =
-        config.build(Arc::new(SystemEnv), Arc::new(log.clone())).map_err(|error| error.to_string())?;
+    log.install(config.log_level);
+    let metrics = Arc::<Metrics>::default();
+    let traces = Traces::start(config.otel.as_ref())?;
+    let mut subscribers: Vec<Arc<dyn Subscriber>> =
+        vec![Arc::new(log.clone()), Arc::<Metrics>::clone(&metrics)];
+    subscribers.extend(traces.subscriber());
+    let ready = config
+        .build(Arc::new(SystemEnv), Arc::new(Several(subscribers)))
+        .map_err(|error| error.to_string())?;
+    metrics.configured(SystemEnv.now());
     ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     open_files::provide(&ready.config).iter().for_each(|warning| tracing::warn!("{warning}"));
 
+    let ops = ops::start(&ready, Arc::clone(&metrics), &log, traces.counts());
+    let ops = ops.await.map_err(|error| error.to_string())?;
     let sockets = bind(&ready.config).map_err(|error| error.to_string())?;
     let (app, tls) = (Arc::clone(&ready.app), ready.tls.clone());
+    let mut watches = JoinSet::new();
+    for monitor in ready.monitors.iter().map(Arc::clone) {
+        watches.spawn(async move { monitor.watch().await });
+    }
     for socket in &sockets {
         let address =
             socket.local_addr().map_err(|error| format!("the listening socket has no address ({error})"))?;
@@ -55,7 +78,7 @@ async fn serve(file: &Path) -> Result<(), String> {
             "listening"
         );
     }
-    let reloads = tokio::spawn(reload(hangup, file.to_owned(), ready));
+    let reloads = tokio::spawn(reload::run(hangup, file.to_owned(), ready, metrics));
     let shutdown = async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -64,24 +87,15 @@ async fn serve(file: &Path) -> Result<(), String> {
         tracing::info!(signal = name, "draining");
     };
     server::serve(Listeners::new(sockets), app, tls, shutdown).await;
+    watches.shutdown().await;
     reloads.abort();
-    // What the task held is dropped by now, and so the HSMs are closed.
-    let _ = reloads.await;
+    // What the task held is dropped then, and so the HSMs are closed.
+    if timeout(RELOAD_PATIENCE, reloads).await.is_err() {
+        tracing::warn!("a reload does not end; it is left behind, and the HSMs are not closed");
+    }
+    ops.inspect(|task| task.abort());
+    traces.finish().await;
     tracing::info!("stopped");
     log.flush();
     Ok(())
-}
-
-/// Credentials, keys and rules change without a restart (XKS-AUTH-4, XKS-AZ-4); what is broken is refused, and the
-/// old ones stay.
-async fn reload(mut hangup: Signal, file: PathBuf, mut ready: Ready) {
-    while hangup.recv().await.is_some() {
-        match Config::load(&file).and_then(|config| ready.reload(config)) {
-            Ok(()) => {
-                ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                tracing::info!(key_stores = ready.config.key_stores.len(), "reloaded");
-            }
-            Err(error) => tracing::error!("not reloaded, the old configuration stays: {error}"),
-        }
-    }
 }

@@ -11,40 +11,77 @@
 //! | `keeper` | replaces a lost session, and repeats the call once |
 //! | `session` | login, key look-up, AES-GCM |
 //! | `module` | the loaded library, initialised again when need be |
-//! | `codes` | what each PKCS#11 return value means |
+//! | `codes`, `names` | what each PKCS#11 return value means, and what it is called |
+//! | `stats` | what has happened so far, for metrics |
 //! | `settings` | what to open, and why it cannot be opened |
+//! | `survey` | a token looked at, read-only, for `doctor` and `keys list` |
 
 pub mod codes;
 mod inline;
 mod keeper;
 mod lanes;
 mod module;
+pub mod names;
 mod pool;
 mod session;
 mod settings;
+mod stats;
+pub mod survey;
 mod turn;
 
 pub use inline::Pkcs11Inline;
 pub use module::Module;
 pub use settings::{IvSource, OpenError, Pkcs11Settings, TokenChoice, TokenSeen};
+pub use stats::{OTHERS, PoolCounts, PoolStats};
 
 use super::{Aad, Answer, DeviceHealth, HealthStatus, Hsm, KeyFacts, Sealed};
 use crate::key::KeyName;
 use crate::secret::Plaintext;
 use pool::{Limits, Pool};
-use session::{Opener, TokenIdentity};
+use session::{Opener, TokenIdentity, TokenSession};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// A token behind a PKCS#11 library, used by `sessions_max` threads. Needs a tokio runtime with time enabled.
 pub struct Pkcs11Hsm {
     pool: Pool<Opener>,
+    opener: Arc<Opener>,
     health_key: Option<KeyName>,
-    /// As found when it was opened; what health says when the token cannot be asked.
-    identity: TokenIdentity,
+    /// As found first; what health says when the token cannot be asked.
+    identity: OnceLock<TokenIdentity>,
+    /// What health says as long as the token was never found.
+    unknown: TokenIdentity,
+}
+
+/// The first session may take so long; a library that hangs in it holds up the start no longer.
+const FIRST_SESSION_MAX: Duration = Duration::from_secs(10);
+
+/// Opens the first session, on a thread of its own: it may hang.
+fn first_session(opener: &Arc<Opener>) -> Result<(TokenSession, TokenIdentity), OpenError> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let opener = Arc::clone(opener);
+    let open = move || {
+        let session = opener.session()?;
+        Ok((session, opener.identity()?))
+    };
+    #[expect(clippy::disallowed_methods, reason = "PKCS#11 calls block, each session on its own thread")]
+    std::thread::Builder::new()
+        .name("hsm-first".into())
+        // Once nobody waits any more, the session is dropped, which closes it.
+        .spawn(move || drop(tell.send(open())))
+        .map_err(|error| OpenError::NoThread(error.to_string()))?;
+    told.recv_timeout(FIRST_SESSION_MAX).unwrap_or_else(|_| {
+        Err(OpenError::Call {
+            doing: "opening the first session".into(),
+            verdict: None,
+            why: format!("the library did not return within {} s", FIRST_SESSION_MAX.as_secs()),
+        })
+    })
 }
 
 impl Pkcs11Hsm {
@@ -64,20 +101,45 @@ impl Pkcs11Hsm {
     /// # Errors
     /// Whatever is wrong with settings, token or PIN, in words for the operator.
     pub fn open_on(module: Arc<Module>, settings: Pkcs11Settings) -> Result<Self, OpenError> {
+        Self::begin(module, settings, false)
+    }
+
+    /// As [`open_on`](Self::open_on), but an HSM that cannot be reached at present is no error: until it can,
+    /// requests are told so at once. For a daemon, which must not fail to start because its HSM starts later.
+    ///
+    /// # Errors
+    /// What waiting cannot put right: wrong settings, a wrong PIN, a token that is missing among others.
+    pub fn start_on(module: Arc<Module>, settings: Pkcs11Settings) -> Result<Self, OpenError> {
+        Self::begin(module, settings, true)
+    }
+
+    fn begin(module: Arc<Module>, settings: Pkcs11Settings, patient: bool) -> Result<Self, OpenError> {
         settings.check()?;
         let limits = Limits {
             threads: settings.sessions_max,
             queue_max: settings.queue_max,
             set_aside_max: settings.set_aside_max,
             set_aside_after: settings.set_aside_after,
+            idle_max: settings.session_idle_max,
         };
         let health_key = settings.health_key.clone();
+        let unknown = TokenIdentity { serial: settings.token.to_string(), model: "unknown".into() };
         let opener = Arc::new(Opener::new(module, settings));
-        let session = opener.session()?;
-        let identity = opener.identity()?;
-        let pool =
-            Pool::start(opener, session, limits).map_err(|error| OpenError::NoThread(error.to_string()))?;
-        Ok(Self { pool, health_key, identity })
+        let identity = OnceLock::new();
+        let session = match first_session(&opener) {
+            Ok((session, found)) => {
+                let _ = identity.set(found);
+                Some(session)
+            }
+            Err(error) if patient && !error.is_mistake() => {
+                tracing::error!(%error, "no HSM session yet; it is tried again until there is one");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let pool = Pool::start(Arc::clone(&opener), session, limits)
+            .map_err(|error| OpenError::NoThread(error.to_string()))?;
+        Ok(Self { pool, opener, health_key, identity, unknown })
     }
 
     /// The same token by another handle, whose requests wait for a session in a lane of their own: a crowd in one lane
@@ -85,8 +147,10 @@ impl Pkcs11Hsm {
     pub fn another(&self) -> Self {
         Self {
             pool: self.pool.another(),
+            opener: Arc::clone(&self.opener),
             health_key: self.health_key.clone(),
             identity: self.identity.clone(),
+            unknown: self.unknown.clone(),
         }
     }
 
@@ -95,10 +159,22 @@ impl Pkcs11Hsm {
         self.pool.set_aside()
     }
 
+    /// The state of its threads and queue now, and what has happened to requests so far.
+    pub fn stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    /// How often the library has answered with each error (`CK_RV`) so far, whether or not a caller saw it; at most 64
+    /// different ones, the rest under [`OTHERS`].
+    pub fn return_values(&self) -> BTreeMap<u64, u64> {
+        self.opener.return_values.all()
+    }
+
     /// Ends the threads and waits, blocking, until their sessions are closed; further requests fail. To be
     /// called before the process exits, since libraries do not bear to be torn down under a running call.
     /// False if a call has not returned within `patience`.
     pub fn close(&self, patience: Duration) -> bool {
+        self.pool.opener().closing.store(true, Ordering::Release);
         self.pool.close(patience)
     }
 }
@@ -147,7 +223,13 @@ impl Hsm for Pkcs11Hsm {
                     HealthStatus::Unavailable
                 }
             };
-            let identity = checked.unwrap_or_else(|_| self.identity.clone());
+            let identity = match checked {
+                Ok(found) => {
+                    let _ = self.identity.set(found.clone());
+                    found
+                }
+                Err(_) => self.identity.get().unwrap_or(&self.unknown).clone(),
+            };
             vec![DeviceHealth { id: identity.serial, model: identity.model, status }]
         })
     }

@@ -3,6 +3,7 @@
 //! Place on the map: a task started by [`serve`](super::serve).
 
 use super::activity::{Activity, Expiry};
+use super::counts::Refused;
 use super::guarded_io::GuardedIo;
 use super::strangers::Stranger;
 use super::streams::{Spawner, Streams};
@@ -39,12 +40,20 @@ pub(super) async fn serve<T>(
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let counted = Arc::clone(&app);
+    let _open = counted.connections.enter();
     let Some(tls) = tls else { return serve_http(io, app, stranger, draining).await };
     match timeout(app.limits.handshake_timeout, TlsAcceptor::from(tls).accept(io)).await {
         Ok(Ok(stream)) => serve_http(stream, app, stranger, draining).await,
         // At a level an operator can switch on: scanners and TCP health checks make this an everyday event.
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake took longer than limits.handshake_timeout"),
+        Ok(Err(error)) => {
+            counted.connections.refuse(Refused::Handshake);
+            tracing::debug!(%error, "TLS handshake failed");
+        }
+        Err(_) => {
+            counted.connections.refuse(Refused::HandshakeTimeout);
+            tracing::debug!("TLS handshake took longer than limits.handshake_timeout");
+        }
     }
 }
 

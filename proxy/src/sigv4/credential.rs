@@ -2,6 +2,7 @@
 //!
 //! Place on the map: held by a key store (`app::KeyStore::credentials`), used by [`verify`](super::verify).
 
+use crate::env::UnixTime;
 use crate::secret::Secret;
 use arc_swap::ArcSwapOption;
 use hmac::{Hmac, KeyInit, Mac};
@@ -43,6 +44,7 @@ impl std::error::Error for CredentialError {}
 pub struct Credential {
     access_key_id: AccessKeyId,
     secret: Secret,
+    created: Option<UnixTime>,
     /// The signing key of the last scope a request was accepted with. It changes no answer, only how long one takes.
     signing_key: ArcSwapOption<SigningKey>,
 }
@@ -90,8 +92,20 @@ impl Credential {
         Self {
             access_key_id: AccessKeyId(access_key_id.to_owned()),
             secret,
+            created: None,
             signing_key: ArcSwapOption::empty(),
         }
+    }
+
+    /// The same, and known to be in use since `created`.
+    #[must_use]
+    pub fn with_created(self, created: Option<UnixTime>) -> Self {
+        Self { created, ..self }
+    }
+
+    /// Since when it is in use, if that is known: for metrics, changes no answer.
+    pub fn created(&self) -> Option<UnixTime> {
+        self.created
     }
 
     /// The public half.

@@ -205,8 +205,12 @@ impl Site {
         let (sender, receiver) = unbounded_channel();
         *self.sender.borrow_mut() = sender;
         self.world.pipes.behaviour.set(Connect::Accept);
-        let server =
-            serve(PipeListener(receiver), Arc::clone(&self.app), self.tls.clone(), std::future::pending());
+        let server = serve(
+            PipeListener(receiver),
+            Arc::clone(&self.app),
+            self.tls.clone().map(xks_proxy::tls::ServerTls::new),
+            std::future::pending(),
+        );
         *self.server.borrow_mut() = tokio::task::spawn_local(server);
     }
 
@@ -378,7 +382,7 @@ fn wrong_credentials_paths_and_callers_are_told_apart() {
             principal_arns: vec![Pattern::new("arn:aws:iam::*:user/Bob")],
             ..Rule::default()
         };
-        store.access = Access { rules: vec![bob_only] };
+        store.access = Access { rules: vec![bob_only], ..Access::default() };
         site.app.replace_stores(vec![store]).unwrap();
         assert_eq!(site.failing().await.0, 7);
         site.world.kms.encrypt(KmsOperation::Encrypt, &OTHER_CALLER).await.unwrap();

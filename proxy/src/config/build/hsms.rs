@@ -53,9 +53,10 @@ impl Config {
             settings.queue_max = hsm.queue_max.unwrap_or(settings.queue_max);
             settings.set_aside_max = hsm.set_aside_max.unwrap_or(settings.set_aside_max);
             settings.set_aside_after = hsm.set_aside_after.unwrap_or(settings.set_aside_after);
+            settings.session_idle_max = hsm.session_idle_max.unwrap_or(settings.session_idle_max);
             settings.iv_source = hsm.iv_source;
             settings.health_key = hsm.health_key.clone();
-            let opened = Pkcs11Hsm::open_on(module, settings).map_err(|error| self.explain(&hsm, &error))?;
+            let opened = Pkcs11Hsm::start_on(module, settings).map_err(|error| self.explain(&hsm, &error))?;
             open.0.push(Arc::new(opened));
         }
         Ok(open)

@@ -4,6 +4,7 @@
 
 use super::super::raw::{RawHsm, RawIvSource};
 use super::Place;
+use super::secret::Places;
 use crate::config::{ConfigError, HsmConfig, Placed};
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::KeyName;
@@ -33,7 +34,8 @@ impl Place<'_> {
                 ));
             }
         };
-        let pin = self.secret(at, raw.pin_file, raw.pin_env, "PIN", "pin_file", "pin_env")?;
+        let places = Places { file: raw.pin_file, env: raw.pin_env, command: raw.pin_command };
+        let pin = self.secret(at, places, "PIN", "pin")?;
         Ok(HsmConfig {
             name,
             // A bare file name is left to the system's loader, which knows where libraries are.
@@ -47,6 +49,11 @@ impl Place<'_> {
             queue_max: self.number(&raw.queue_max, "queue_max", 1..=65_536)?,
             set_aside_max: self.number(&raw.set_aside_max, "set_aside_max", 0..=1_024)?,
             set_aside_after: self.duration_ms(&raw.set_aside_after_ms, "set_aside_after_ms", 0..=60_000)?,
+            session_idle_max: self.duration_ms(
+                &raw.session_idle_max_ms,
+                "session_idle_max_ms",
+                100..=86_400_000,
+            )?,
             iv_source: match raw.iv_source {
                 None | Some(RawIvSource::Random) => IvSource::Random,
                 Some(RawIvSource::Encryption) => IvSource::Encryption,
@@ -55,6 +62,11 @@ impl Place<'_> {
                 None => None,
                 Some(label) => Some(KeyName::Label(self.not_empty(label, "health_key_label")?)),
             },
+            health_interval: self.duration_ms(
+                &raw.health_interval_ms,
+                "health_interval_ms",
+                1_000..=55_000,
+            )?,
         })
     }
 }

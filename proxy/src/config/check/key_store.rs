@@ -5,7 +5,6 @@
 use super::super::raw::RawKeyStore;
 use super::{Once, Place};
 use crate::app::OtherKeys;
-use crate::authorise::{Access, Rule};
 use crate::config::{ConfigError, HsmConfig, KeyStoreConfig};
 use crate::key::UriPrefix;
 use toml::Spanned;
@@ -40,13 +39,8 @@ impl Place<'_> {
         let prefix = UriPrefix::parse(store.uri_prefix.as_ref())
             .map_err(|error| self.error(&store.uri_prefix, format!("uri_prefix: {error}: correct it")))?;
         prefixes.insert(self, prefix.as_str(), self.line(&store.uri_prefix))?;
-        let hsm = hsms.iter().position(|hsm| hsm.name.value == *store.hsm.as_ref()).ok_or_else(|| {
-            let known: Vec<String> = hsms.iter().map(|hsm| format!("{:?}", hsm.name.value)).collect();
-            self.error(
-                &store.hsm,
-                format!("no [[hsm]] is named {:?}: name one of {}", store.hsm.as_ref(), known.join(", ")),
-            )
-        })?;
+        let members = self.members(at, &name.value, store.hsm, store.hsms, hsms)?;
+        let failover = self.failover(store.failover)?;
         if store.credential.is_empty() {
             return Err(self.error_at(
                 at,
@@ -65,16 +59,19 @@ impl Place<'_> {
             credentials.push(credential);
         }
         let (keys, key_lines) = self.keys(store.find_keys_by, store.key)?;
-        let rules: Result<Vec<Rule>, ConfigError> =
-            (1..).zip(store.allow).map(|(number, allow)| self.rule(number, allow)).collect();
+        let (access, cedar) = self.access(store.allow_mode, store.allow, store.cedar)?;
+        let sample_proxy = self.sample_proxy(store.compatibility, &keys, &key_lines)?;
         Ok(KeyStoreConfig {
             name: name.value,
             prefix,
             region: store.region.map(|region| self.not_empty(region, "region")).transpose()?,
-            hsm,
+            hsms: members,
+            failover,
             keys,
             key_lines,
-            access: Access { rules: rules? },
+            access,
+            cedar,
+            sample_proxy,
             quota: store.quota.map(|quota| self.quota(quota)).transpose()?,
             credentials,
         })
@@ -84,7 +81,7 @@ impl Place<'_> {
 /// Why the key stores of one HSM are not isolated (XKS-NET-6), if they are not: a store that finds keys by their labels
 /// reaches all keys of the HSM, those of the other stores too.
 pub(super) fn not_isolated(index: usize, hsm: &HsmConfig, key_stores: &[KeyStoreConfig]) -> Option<String> {
-    let sharing: Vec<_> = key_stores.iter().filter(|store| store.hsm == index).collect();
+    let sharing: Vec<_> = key_stores.iter().filter(|store| store.hsms.contains(&index)).collect();
     let open = sharing.iter().find(|store| store.keys.others == OtherKeys::ByLabel)?;
     (sharing.len() > 1).then(|| {
         format!(

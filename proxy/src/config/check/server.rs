@@ -2,10 +2,10 @@
 //!
 //! Place on the map: part of `check`.
 
-use super::super::raw::{At, RawIdentity, RawTls};
+use super::super::raw::{At, RawIdentity};
 use super::Place;
 use crate::app::{Identity, Settings};
-use crate::config::{ConfigError, TlsFiles};
+use crate::config::ConfigError;
 use crate::key::API_ROOT;
 
 impl Place<'_> {
@@ -25,10 +25,6 @@ impl Place<'_> {
             );
         }
         Ok(value.into_inner())
-    }
-
-    pub(super) fn tls(&self, tls: RawTls) -> TlsFiles {
-        TlsFiles { certificate_file: self.path(tls.certificate_file), key_file: self.path(tls.key_file) }
     }
 
     pub(super) fn identity(&self, raw: RawIdentity) -> Result<Identity, ConfigError> {

@@ -10,6 +10,9 @@ use std::sync::Arc;
 pub(super) trait Device {
     /// It can no longer be used and is to be replaced.
     fn is_lost(&self) -> bool;
+
+    /// Tries it after it was not used for long: a firewall may have forgotten its connection. It is lost if that fails.
+    fn probe(&mut self) -> Result<(), HsmError>;
 }
 
 /// Makes devices, on whichever thread asks.
@@ -34,8 +37,7 @@ impl<O: Open> Keeper<O> {
         self.device.as_ref().is_some_and(|device| !device.is_lost())
     }
 
-    /// The device, opened if need be. A lost one is given up first, so that its session is free for the new
-    /// one.
+    /// The device, opened if need be. A lost one is given up first.
     pub(super) fn device(&mut self) -> Result<&mut O::Device, HsmError> {
         if !self.is_ready() {
             self.device = None;
@@ -44,6 +46,15 @@ impl<O: Open> Keeper<O> {
             Some(device) => Ok(device),
             none => Ok(none.insert(self.opener.open()?)),
         }
+    }
+
+    /// Has the device, if there is one, tried; one that fails is given up.
+    pub(super) fn probe(&mut self) -> Result<(), HsmError> {
+        let outcome = self.device.as_mut().map_or(Ok(()), Device::probe);
+        if outcome.is_err() {
+            self.give_up();
+        }
+        outcome
     }
 
     /// Closes the device, whatever its state; the next use opens another.
@@ -83,6 +94,10 @@ mod tests {
     impl Device for Numbered {
         fn is_lost(&self) -> bool {
             self.lost
+        }
+
+        fn probe(&mut self) -> Result<(), HsmError> {
+            if self.lost { Err(HsmError::new(HsmErrorKind::SessionLost, "scripted")) } else { Ok(()) }
         }
     }
 

@@ -67,9 +67,11 @@ impl<T> Lanes<T> {
         None
     }
 
-    /// Adds to the end of a lane, of all lanes together at most `len_max`. In a full queue somebody is given back:
-    /// who had to make room, or `item` itself.
-    pub(super) fn push(&mut self, lane: LaneId, item: T, len_max: usize) -> Result<(), T> {
+    /// Adds to the end of a lane, of all lanes together at most `len_max`; gives back who had to make room.
+    ///
+    /// # Errors
+    /// `item` itself, when the queue is full and nobody has to.
+    pub(super) fn push(&mut self, lane: LaneId, item: T, len_max: usize) -> Result<Option<T>, T> {
         let mut made_room = None;
         if self.len >= len_max {
             let own = self.lanes.get(lane.0).map_or(0, |lane| lane.waiting.len());
@@ -84,7 +86,7 @@ impl<T> Lanes<T> {
         let Some(lane) = self.lanes.get_mut(lane.0) else { return Err(item) };
         lane.waiting.push_back(item);
         self.len += 1;
-        made_room.map_or(Ok(()), Err)
+        Ok(made_room)
     }
 
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
@@ -123,8 +125,8 @@ mod tests {
             lanes.push(a, item, 4).unwrap();
         }
         assert_eq!(lanes.push(a, 5, 4), Err(5));
-        assert_eq!(lanes.push(b, 6, 4), Err(4));
-        assert_eq!(lanes.push(b, 7, 4), Err(3));
+        assert_eq!(lanes.push(b, 6, 4), Ok(Some(4)));
+        assert_eq!(lanes.push(b, 7, 4), Ok(Some(3)));
         assert_eq!(lanes.push(b, 8, 4), Err(8), "they are equal now");
         assert_eq!(lanes.push(a, 9, 4), Err(9));
         assert_eq!(lanes.len(), 4);
@@ -171,9 +173,13 @@ mod tests {
                 } else {
                     let own = waiting[lane];
                     waiting[lane] += 1;
-                    if let Err((refused, number)) = lanes.push(ids[lane], (lane, step), places) {
-                        waiting[refused] -= 1;
-                        prop_assert!(number != step || own >= places / count, "{own} of {places} / {count}");
+                    match lanes.push(ids[lane], (lane, step), places) {
+                        Ok(made_room) => made_room.iter().for_each(|(lane, _)| waiting[*lane] -= 1),
+                        Err(refused) => {
+                            prop_assert_eq!(refused, (lane, step));
+                            waiting[lane] -= 1;
+                            prop_assert!(own >= places / count, "{} of {} / {}", own, places, count);
+                        }
                     }
                 }
                 prop_assert_eq!(lanes.len(), waiting.iter().sum::<usize>());

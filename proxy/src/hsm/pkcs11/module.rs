@@ -8,17 +8,24 @@ use super::settings::OpenError;
 use super::turn::Turns;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
+use cryptoki::session::Session;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long an opening, closing or searching call may keep the others waiting before they go ahead of it.
-const TURN_PATIENCE: Duration = Duration::from_secs(2);
+const TURN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// So many failed openings in a row, with no session left, before the library is finalised and initialised
 /// again.
 const FAILURES_BEFORE_RESET: u32 = 3;
+
+/// The least time between two such resets. Together with the longest pause between two openings it stays below the
+/// two seconds in which service has to resume after the token's return.
+const RESET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A PKCS#11 library in this process. Load each library once and share it among the [`Pkcs11Hsm`]s of its
 /// tokens: only then does one of them not reset the library under the other.
@@ -41,19 +48,31 @@ pub(super) struct Epoch {
     removal: u64,
 }
 
+#[derive(Default)]
 struct Life {
+    /// It has been initialised, as far as we know.
+    initialised: bool,
     /// We initialised the library; else another part of the process did, and finalising it is not ours to do.
     ours: bool,
-    sessions: usize,
+    /// The sessions that are held, by their numbers.
+    held: BTreeMap<u64, Mark>,
+    /// Lost sessions. They are closed after the next opening that succeeds: while the token is in trouble closing
+    /// fails too, or hangs, and then the session would count against the token's limit for ever.
+    to_close: Vec<Session>,
     failures: u32,
+    reset_at: Option<Instant>,
 }
 
+/// What a session and the module know of each other: set when the library has given the session's number to another,
+/// and so has lost the session.
+pub(super) type Mark = Arc<AtomicBool>;
+
 impl Module {
-    /// Loads and initialises the library at `path`; a bare file name is searched as the system does.
+    /// Loads the library at `path`; a bare file name is searched as the system does. It is initialised when the
+    /// first session is opened.
     ///
     /// # Errors
-    /// When there is no such file, the system cannot load it, it is no PKCS#11 module, or `C_Initialize`
-    /// fails.
+    /// When there is no such file, the system cannot load it, or it is no PKCS#11 module.
     pub fn load(path: &Path) -> Result<Arc<Self>, OpenError> {
         if path.components().count() > 1 && !path.exists() {
             return Err(OpenError::ModuleAbsent(path.to_owned()));
@@ -65,7 +84,6 @@ impl Module {
             Error::MissingSymbol(_) | Error::NullFunctionPointer => OpenError::NotPkcs11(path.to_owned()),
             other => OpenError::call(&other),
         })?;
-        let ours = initialise(&pkcs11)?;
         // The library stays loaded until the process ends: a thread may still be inside it, in a call that
         // never returned, when all else is gone.
         std::mem::forget(pkcs11.clone());
@@ -75,8 +93,18 @@ impl Module {
             turns: Turns::new(TURN_PATIENCE),
             initialisations: AtomicU64::new(0),
             removals: AtomicU64::new(0),
-            life: Mutex::new(Life { ours, sessions: 0, failures: 0 }),
+            life: Mutex::default(),
         }))
+    }
+
+    /// Initialises the library if that is still to be done.
+    pub(super) fn begin(&self) -> Result<(), OpenError> {
+        let mut life = self.life();
+        if !life.initialised {
+            life.ours = initialise(&self.pkcs11)?;
+            life.initialised = true;
+        }
+        Ok(())
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -97,67 +125,106 @@ impl Module {
         let _ = self.removals.compare_exchange(epoch.removal, next, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    pub(super) fn session_opened(&self) {
+    /// The library gave `number` to a new session. `None` if a session that was not closed holds that number: the
+    /// library has lost that one, and two threads must never share a session, for then the one could encrypt with
+    /// the key that the other has chosen. The holder learns that it is lost, and closes the number when it ends.
+    pub(super) fn hold(&self, number: u64) -> Option<Mark> {
         let mut life = self.life();
-        life.sessions += 1;
-        life.failures = 0;
-    }
-
-    /// Whether a session of `epoch` is still the library's, and so is to be closed: it is not when the
-    /// library was initialised since, for then its number may be another session's.
-    pub(super) fn session_ended(&self, epoch: Epoch) -> bool {
-        let still = epoch.initialisation == self.epoch().initialisation;
-        if still {
-            let mut life = self.life();
-            life.sessions = life.sessions.saturating_sub(1);
+        if let Some(mark) = life.held.get(&number) {
+            mark.store(true, Ordering::Release);
+            return None;
         }
-        still
+        // Given out anew, so the old session of this number is closed after all.
+        life.to_close.retain(|session| session.handle() != number);
+        let mark = Mark::default();
+        life.held.insert(number, Arc::clone(&mark));
+        Some(mark)
     }
 
-    /// After a failed opening: initialises the library again if that is the cure, and says whether it did.
+    /// A session has been opened in full: the token works.
+    pub(super) fn session_opened(&self) {
+        self.life().failures = 0;
+        self.close_lost();
+    }
+
+    /// Closes what was lost; false if there was nothing.
+    pub(super) fn close_lost(&self) -> bool {
+        let (_, _inside) = self.enter();
+        let lost = std::mem::take(&mut self.life().to_close);
+        let any = !lost.is_empty();
+        lost.into_iter().for_each(close);
+        any
+    }
+
+    /// A session of `epoch` is no longer held. It is closed, after the next opening if it `may_wait`; but not when
+    /// the library was initialised since, for then its number may be another session's.
+    pub(super) fn session_ended(&self, epoch: Epoch, session: Session, may_wait: bool) {
+        let (_, _inside) = self.enter();
+        let mut life = self.life();
+        if epoch.initialisation != self.epoch().initialisation {
+            return;
+        }
+        life.held.remove(&session.handle());
+        life.to_close.push(session);
+        drop(life);
+        if !may_wait {
+            self.close_lost();
+        }
+    }
+
+    /// After a failed opening: initialises the library again if that is the cure, and says whether it did. The error
+    /// is that of `C_Initialize`.
     ///
     /// Some libraries find a token that came back only after `C_Finalize` (Yubico/yubihsm-shell#541,
     /// NLnetLabs/krill#761). That kills every session, so it is done only when there is none left.
-    pub(super) fn cure(&self, error: &OpenError) -> bool {
+    pub(super) fn cure(&self, error: &OpenError) -> Result<bool, OpenError> {
         let uninitialised =
             matches!(error, OpenError::Call { verdict: Some(verdict), .. } if verdict.ck_rv == 0x190);
         let mut life = self.life();
         if error.is_final() {
-            return false;
+            return Ok(false);
         }
         life.failures += 1;
-        let finalise = life.ours && life.sessions == 0 && life.failures >= FAILURES_BEFORE_RESET;
+        let long_ago = life.reset_at.is_none_or(|reset_at| reset_at.elapsed() >= RESET_INTERVAL);
+        let finalise =
+            life.ours && life.held.is_empty() && life.failures >= FAILURES_BEFORE_RESET && long_ago;
         if !uninitialised && !finalise {
-            return false;
+            return Ok(false);
         }
         // Nobody may be inside: finalising under a running call is undefined (PKCS#11 v3.2, 5.4.2). If
         // somebody is, or hangs there, the next failure tries again.
         let _alone = match self.inside.try_write() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
+            Err(TryLockError::WouldBlock) => return Ok(false),
         };
-        life.failures = 0;
-        life.sessions = 0;
+        life.reset_at = Some(Instant::now());
+        if uninitialised && initialise(&self.pkcs11)? {
+            life.ours = true;
+        } else if life.ours {
+            // Either nothing else has helped, or it says both that it is initialised and that it is not. Whatever
+            // sessions it still has are to end.
+            if let Err(error) = self.pkcs11.clone().finalize() {
+                tracing::warn!(%error, "finalising the PKCS#11 library failed");
+            }
+        }
+        life.held.clear();
+        life.to_close.clear();
         self.initialisations.fetch_add(1, Ordering::AcqRel);
-        if !uninitialised && let Err(error) = self.pkcs11.clone().finalize() {
-            tracing::warn!(%error, "finalising the PKCS#11 library failed");
-        }
-        match initialise(&self.pkcs11) {
-            Ok(ours) => {
-                life.ours = ours;
-                tracing::info!("the PKCS#11 library was initialised again");
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the PKCS#11 library could not be initialised again");
-                false
-            }
-        }
+        life.ours |= initialise(&self.pkcs11)?;
+        tracing::info!("the PKCS#11 library was initialised again");
+        Ok(true)
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn close(session: Session) {
+    if let Err(error) = session.close() {
+        // Usual after a removal, when the library has closed it already.
+        tracing::debug!(%error, "closing a PKCS#11 session failed");
     }
 }
 

@@ -12,6 +12,7 @@
 
 use super::keeper::{Keeper, Open};
 use super::lanes::{LaneId, Lanes};
+use super::stats::{PoolCounts, PoolStats};
 use crate::hsm::{HsmError, HsmErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,10 +22,16 @@ use tokio::time::{Instant, timeout_at};
 
 /// The pauses between a thread's attempts to open a session: the first, doubled up to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Opening a session may take so long before its thread counts as stuck.
 const OPENING_MAX: Duration = Duration::from_secs(5);
+
+/// How often, at most, a waiting request looks for calls that hang.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// Trying an idle session may take so long before its thread counts as stuck.
+const PROBE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
@@ -32,6 +39,8 @@ pub(super) struct Limits {
     pub(super) queue_max: usize,
     pub(super) set_aside_max: usize,
     pub(super) set_aside_after: Duration,
+    /// A session that was idle for so long is tried, so that no request has to find out that it is dead.
+    pub(super) idle_max: Duration,
 }
 
 /// A handle with a lane of its own in the queue. Dropping the last one stops the threads as soon as each has finished
@@ -62,6 +71,7 @@ struct State<O: Open> {
     set_aside: usize,
     open_error: Option<HsmError>,
     stopped: bool,
+    counts: PoolCounts,
 }
 
 struct Worker {
@@ -144,8 +154,12 @@ fn contain<O: Open, T>(
 }
 
 impl<O: Open> Pool<O> {
-    /// Starts the threads; the first gets `device`, the others open their own.
-    pub(super) fn start(opener: Arc<O>, device: O::Device, limits: Limits) -> std::io::Result<Self> {
+    /// Starts the threads; the first gets `device`, if there is one, the others open their own.
+    pub(super) fn start(
+        opener: Arc<O>,
+        mut device: Option<O::Device>,
+        limits: Limits,
+    ) -> std::io::Result<Self> {
         let mut queue = Lanes::new();
         let lane = queue.open();
         let shared = Arc::new(Shared {
@@ -159,6 +173,7 @@ impl<O: Open> Pool<O> {
                 set_aside: 0,
                 open_error: None,
                 stopped: false,
+                counts: PoolCounts::default(),
             }),
             retry: Condvar::new(),
             ended: Condvar::new(),
@@ -166,7 +181,6 @@ impl<O: Open> Pool<O> {
         // From here on, dropping the pool ends whatever threads have been started.
         let pool = Self { shared, lane };
         let mut state = pool.shared.lock();
-        let mut device = Some(device);
         for _ in 0..limits.threads {
             pool.shared.add_worker(&mut state, device.take())?;
         }
@@ -186,14 +200,27 @@ impl<O: Open> Pool<O> {
         T: Send + 'static,
         F: Fn(&mut O::Device) -> Result<T, HsmError> + Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         self.shared.submit(self.lane, Job { deadline, call: Box::new(Asked { operation, answer }) })?;
-        match timeout_at(deadline, answered).await {
+        let look_every = self.shared.limits.set_aside_after.max(LOOK_EVERY_MIN);
+        let outcome = loop {
+            let look_at = Instant::now() + look_every;
+            match timeout_at(look_at.min(deadline), &mut answered).await {
+                // Whoever waits for long looks after calls that hang, since there may be nobody else to do it.
+                Err(_) if look_at < deadline => {
+                    self.shared.set_aside_overdue(&mut self.shared.lock(), Instant::now());
+                }
+                outcome => break outcome,
+            }
+        };
+        match outcome {
             Ok(Ok(outcome)) => outcome,
             // Nobody answered: the job was dropped unanswered, too late or because the pool ended.
             Ok(Err(_)) if Instant::now() < deadline => Err(ended()),
             Ok(Err(_)) | Err(_) => {
-                self.shared.set_aside_overdue(&mut self.shared.lock(), Instant::now());
+                let mut state = self.shared.lock();
+                state.counts.timeouts += 1;
+                self.shared.set_aside_overdue(&mut state, Instant::now());
                 Err(HsmError::new(HsmErrorKind::TimedOut, "the HSM did not answer before the deadline"))
             }
         }
@@ -205,9 +232,34 @@ impl<O: Open> Pool<O> {
         state.set_aside > 0 || state.workers.iter().any(|worker| matches!(worker.phase, Phase::Pausing))
     }
 
+    /// This moment, for metrics.
+    pub(super) fn stats(&self) -> PoolStats {
+        let state = self.shared.lock();
+        let now = Instant::now();
+        let mut stats = PoolStats {
+            set_aside: state.set_aside,
+            queued: state.queue.len(),
+            usable: !state.stopped && !state.is_helpless(now),
+            counts: state.counts,
+            ..PoolStats::default()
+        };
+        for worker in &state.workers {
+            *match worker.phase {
+                Phase::Idle => &mut stats.idle,
+                Phase::Inside { .. } => &mut stats.in_use,
+                Phase::Pausing => &mut stats.without_session,
+            } += 1;
+        }
+        stats
+    }
+
     /// Threads left behind in calls that have not returned.
     pub(super) fn set_aside(&self) -> usize {
         self.shared.lock().set_aside
+    }
+
+    pub(super) fn opener(&self) -> &O {
+        &self.shared.opener
     }
 
     /// Stops the threads and waits, blocking, until their sessions are closed. False if some have not ended
@@ -284,13 +336,21 @@ impl<O: Open> Shared<O> {
         if state.idle.is_empty() {
             self.set_aside_overdue(&mut state, now);
             if state.is_helpless(now) {
+                state.counts.refused_helpless += 1;
                 return Err(state.why_helpless());
             }
         }
         if state.queue.len() >= self.limits.queue_max {
             state.queue.retain(|queued| !queued.is_stale(now));
         }
-        let made_room = state.queue.push(lane, job, self.limits.queue_max).err();
+        let made_room = match state.queue.push(lane, job, self.limits.queue_max) {
+            Ok(made_room) => {
+                state.counts.calls += 1;
+                made_room
+            }
+            Err(job) => Some(job),
+        };
+        state.counts.refused_full += u64::from(made_room.is_some());
         // A busy worker looks at the queue by itself when it has finished.
         let wake = state.idle.pop().and_then(|id| state.worker(id)).map(|worker| Arc::clone(&worker.wake));
         drop(state);
@@ -379,6 +439,11 @@ impl<O: Open> Shared<O> {
             }
             match self.next(id, wake, &keeper) {
                 Next::Job(job) => job.call.run(&mut keeper, job.deadline),
+                Next::Probe => {
+                    if let Err(error) = contain(&mut keeper, Keeper::probe) {
+                        tracing::warn!(worker = id, %error, "an idle HSM session was dead, and is replaced");
+                    }
+                }
                 Next::Renew => {}
                 Next::End => break,
             }
@@ -416,8 +481,14 @@ impl<O: Open> Shared<O> {
                 return Next::Renew;
             }
             state.idle.push(id);
-            state = wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let (guard, waited) =
+                wake.wait_timeout(state, self.limits.idle_max).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
             state.idle.retain(|idle| *idle != id);
+            if waited.timed_out() && state.queue.len() == 0 && !state.stopped {
+                state.set_phase(id, Phase::Inside { overdue_at: Instant::now() + PROBE_MAX });
+                return Next::Probe;
+            }
         }
     }
 
@@ -459,6 +530,7 @@ impl<O: Open> Shared<O> {
 
 enum Next<O: Open> {
     Job(Job<O>),
+    Probe,
     Renew,
     End,
 }
@@ -485,13 +557,20 @@ mod tests {
         tried: Mutex<Sender<()>>,
     }
 
+    #[derive(Default)]
     struct Scripted {
         lost: bool,
+        probed: Arc<AtomicUsize>,
     }
 
     impl Device for Scripted {
         fn is_lost(&self) -> bool {
             self.lost
+        }
+
+        fn probe(&mut self) -> Result<(), HsmError> {
+            self.probed.fetch_add(1, Ordering::SeqCst);
+            Err(HsmError::new(Kind::SessionLost, "forgotten by a firewall"))
         }
     }
 
@@ -503,11 +582,7 @@ mod tests {
             let opened =
                 left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
             let _ = self.tried.lock().unwrap().send(());
-            if opened {
-                Ok(Scripted { lost: false })
-            } else {
-                Err(HsmError::new(Kind::DeviceGone, "unplugged"))
-            }
+            if opened { Ok(Scripted::default()) } else { Err(HsmError::new(Kind::DeviceGone, "unplugged")) }
         }
     }
 
@@ -518,10 +593,21 @@ mod tests {
     }
 
     fn bench(threads: usize, queue_max: usize, set_aside_max: usize, openings: usize) -> Bench {
+        bench_with(Scripted::default(), threads, queue_max, set_aside_max, openings, LONG)
+    }
+
+    fn bench_with(
+        first: Scripted,
+        threads: usize,
+        queue_max: usize,
+        set_aside_max: usize,
+        openings: usize,
+        idle_max: Duration,
+    ) -> Bench {
         let (tell, tried) = channel();
         let opener = Arc::new(Script { openings_left: openings.into(), tried: Mutex::new(tell) });
-        let limits = Limits { threads, queue_max, set_aside_max, set_aside_after: Duration::ZERO };
-        let pool = Arc::new(Pool::start(Arc::clone(&opener), Scripted { lost: false }, limits).unwrap());
+        let limits = Limits { threads, queue_max, set_aside_max, set_aside_after: Duration::ZERO, idle_max };
+        let pool = Arc::new(Pool::start(Arc::clone(&opener), Some(first), limits).unwrap());
         Bench { pool, opener, tried }
     }
 
@@ -767,6 +853,15 @@ mod tests {
         assert_eq!(bench.call(LONG).await, Ok(7));
         assert_eq!(bench.opener.openings_left.load(Ordering::SeqCst), 0, "on another session");
         assert!(!bench.pool.is_impaired());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_that_was_idle_for_long_is_tried_and_replaced_before_a_request_needs_it() {
+        let first = Scripted::default();
+        let probed = Arc::clone(&first.probed);
+        let bench = bench_with(first, 1, 4, 0, 1, SHORT);
+        bench.tried.recv().unwrap();
+        assert_eq!(probed.load(Ordering::SeqCst), 1, "without any request");
     }
 
     #[tokio::test(flavor = "multi_thread")]

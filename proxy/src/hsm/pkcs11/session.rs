@@ -5,8 +5,9 @@
 
 use super::codes::{After, judge};
 use super::keeper::{Device, Open};
-use super::module::{Epoch, Module};
+use super::module::{Epoch, Mark, Module};
 use super::settings::{IvSource, OpenError, Pkcs11Settings, TokenChoice, TokenSeen};
+use super::stats::ReturnValues;
 use crate::hsm::{Aad, HsmError, HsmErrorKind, Iv, KeyFacts, KeySpec, Sealed};
 use crate::key::KeyName;
 use crate::secret::Plaintext;
@@ -19,7 +20,11 @@ use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// What a key is found and recognised by.
+const NAMES: [AttributeType; 2] = [AttributeType::Label, AttributeType::Id];
 
 const TAG_BYTES: usize = 16;
 const TAG_BITS: u64 = 128;
@@ -27,6 +32,9 @@ const TAG_BITS: u64 = 128;
 /// Key handles kept per session. More distinct keys than this are looked up again, which costs time, not
 /// correctness.
 const CACHED_KEYS_MAX: usize = 1024;
+
+/// So many new sessions in a row may have numbers that are held: as many as one library can have lost.
+const SAME_NUMBERS_MAX: usize = 2 * 1024;
 
 /// Opens logged-in sessions with one token.
 pub(super) struct Opener {
@@ -36,6 +44,10 @@ pub(super) struct Opener {
     slot: Mutex<Option<(Epoch, Slot)>>,
     /// The token refused the PIN: from now on this is the answer, and the token is not asked again.
     refused: OnceLock<OpenError>,
+    /// What the library has answered, errors only.
+    pub(super) return_values: ReturnValues,
+    /// The end has come: what is open is to be closed now.
+    pub(super) closing: AtomicBool,
 }
 
 /// What identifies a token in GetHealthStatus.
@@ -47,7 +59,14 @@ pub(super) struct TokenIdentity {
 
 impl Opener {
     pub(super) fn new(module: Arc<Module>, settings: Pkcs11Settings) -> Self {
-        Self { module, settings, slot: Mutex::new(None), refused: OnceLock::new() }
+        Self {
+            module,
+            settings,
+            slot: Mutex::new(None),
+            refused: OnceLock::new(),
+            return_values: ReturnValues::default(),
+            closing: AtomicBool::new(false),
+        }
     }
 
     /// A new session, logged in. Blocks for as long as the library does.
@@ -57,18 +76,24 @@ impl Opener {
             return Err(refused.clone());
         }
         let mut outcome = self.try_session();
-        if let Err(error) = &outcome
-            && self.module.cure(error)
-        {
+        if matches!(outcome, Err(OpenError::SessionLimit(_))) && self.module.close_lost() {
             outcome = self.try_session();
         }
+        if let Err(error) = &outcome {
+            match self.module.cure(error) {
+                Ok(false) => {}
+                Ok(true) => outcome = self.try_session(),
+                Err(error) => outcome = Err(error),
+            }
+        }
         match outcome {
-            Ok((raw, epoch)) => {
+            Ok((raw, epoch, superseded)) => {
                 self.module.session_opened();
                 Ok(TokenSession {
                     raw: Some(raw),
                     opener: Arc::clone(self),
                     epoch,
+                    superseded,
                     keys: BTreeMap::new(),
                     lost: false,
                 })
@@ -82,7 +107,8 @@ impl Opener {
         }
     }
 
-    fn try_session(&self) -> Result<(Session, Epoch), OpenError> {
+    fn try_session(&self) -> Result<(Session, Epoch, Mark), OpenError> {
+        self.module.begin()?;
         let (pkcs11, _inside) = self.module.enter();
         // Inside, where nobody initialises the library anew: a session that counted as from before would never be closed.
         let epoch = self.module.epoch();
@@ -91,21 +117,38 @@ impl Opener {
             *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
             error
         };
-        // Not closed on drop: after the library was initialised again its number may be another session's.
-        let raw = pkcs11.open_ro_session_no_drop(slot).map_err(|error| forget(self.explain(&error)))?;
+        let (raw, superseded) = self.session_of_its_own(pkcs11, slot).map_err(forget)?;
         let pin = AuthPin::new(self.settings.pin.expose().into());
         match raw.login(UserType::User, Some(&pin)) {
             // Login belongs to the process and the token, not to the session: another session has done it.
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok((raw, epoch)),
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok((raw, epoch, superseded)),
             Err(error) => {
                 let explained = forget(self.explain(&error));
-                let _ = raw.close();
+                self.module.session_ended(epoch, raw, false);
                 Err(explained)
             }
         }
     }
 
+    /// A session whose number no other session of ours has. A library that lost its sessions begins to give out their
+    /// numbers again; one that is still held is left to its holder, who is told, and another is opened.
+    fn session_of_its_own(&self, pkcs11: &Pkcs11, slot: Slot) -> Result<(Session, Mark), OpenError> {
+        for _ in 0..SAME_NUMBERS_MAX {
+            // Not closed on drop: after the library was initialised again its number may be another session's.
+            let raw = pkcs11.open_ro_session_no_drop(slot).map_err(|error| self.explain(&error))?;
+            if let Some(mark) = self.module.hold(raw.handle()) {
+                return Ok((raw, mark));
+            }
+        }
+        Err(OpenError::Call {
+            doing: "C_OpenSession".into(),
+            verdict: None,
+            why: "the library gives the numbers of sessions that are not closed to new ones".into(),
+        })
+    }
+
     fn explain(&self, error: &Error) -> OpenError {
+        self.note(error);
         let token = || self.settings.token.clone();
         match error {
             Error::Pkcs11(rv, _) => match rv {
@@ -119,6 +162,13 @@ impl Opener {
                 _ => OpenError::call(error),
             },
             _ => OpenError::call(error),
+        }
+    }
+
+    /// Counts what the library answered.
+    fn note(&self, error: &Error) {
+        if let Error::Pkcs11(rv, _) = error {
+            self.return_values.count(judge(*rv).ck_rv);
         }
     }
 
@@ -152,7 +202,7 @@ impl Open for Opener {
     }
 }
 
-fn find_slot(pkcs11: &Pkcs11, wanted: &TokenChoice) -> Result<Slot, OpenError> {
+pub(super) fn find_slot(pkcs11: &Pkcs11, wanted: &TokenChoice) -> Result<Slot, OpenError> {
     let failed = |error: Error| OpenError::call(&error);
     let mut seen = Vec::new();
     let mut matching = Vec::new();
@@ -192,33 +242,40 @@ pub(super) struct TokenSession {
     raw: Option<Session>,
     opener: Arc<Opener>,
     epoch: Epoch,
+    /// The library has given this session's number to another.
+    superseded: Mark,
     keys: BTreeMap<KeyName, Key>,
     lost: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Key {
     handle: ObjectHandle,
     facts: KeyFacts,
+    /// Its label and id, as the HSM told them when it was found.
+    names: Arc<[Attribute]>,
 }
 
 impl Device for TokenSession {
     fn is_lost(&self) -> bool {
-        self.lost || self.opener.module.epoch() != self.epoch
+        self.lost || self.superseded.load(Ordering::Acquire) || self.opener.module.epoch() != self.epoch
+    }
+
+    fn probe(&mut self) -> Result<(), HsmError> {
+        self.check_login()?;
+        // The session's state is often known on this side of the network; random bytes are not.
+        let mut random = [0; 8];
+        self.call(|raw| raw.generate_random_slice(&mut random))
     }
 }
 
 impl Drop for TokenSession {
     fn drop(&mut self) {
+        let may_wait = self.is_lost() && !self.opener.closing.load(Ordering::Acquire);
         let module = &self.opener.module;
         let _turn = module.turns.take();
-        let (_, _inside) = module.enter();
-        if module.session_ended(self.epoch)
-            && let Some(raw) = self.raw.take()
-            && let Err(error) = raw.close()
-        {
-            // Usual after a removal, when the library has closed it already.
-            tracing::debug!(%error, "closing a PKCS#11 session failed");
+        if let Some(raw) = self.raw.take() {
+            module.session_ended(self.epoch, raw, may_wait);
         }
     }
 }
@@ -237,7 +294,9 @@ impl TokenSession {
         plaintext: &Plaintext,
     ) -> Result<Sealed, HsmError> {
         let key = self.key_that(name, |facts| usable(name, facts, facts.encrypt, "encrypt"))?;
-        self.seal(key.handle, aad.as_bytes(), plaintext.expose())
+        let sealed = self.seal(key.handle, aad.as_bytes(), plaintext.expose())?;
+        self.confirm(name, &key)?;
+        Ok(sealed)
     }
 
     pub(super) fn decrypt(
@@ -254,7 +313,13 @@ impl TokenSession {
         // SoftHSM and others answer a wrong tag with a code that says nothing (CKR_GENERAL_ERROR). Then the device has
         // to show that it works, and to say the same once more: a fault that passes must not make a right ciphertext
         // look wrong, for KMS takes that answer as final. If it does, the ciphertext is at fault, and the session is not.
-        let Some(rv) = says_nothing(&error) else { return Err(self.failed(&error)) };
+        let Some(rv) = says_nothing(&error) else {
+            let error = self.failed(&error);
+            if error.kind == HsmErrorKind::CiphertextRejected {
+                self.confirm(name, &key)?;
+            }
+            return Err(error);
+        };
         if !self.shows_that_it_works(&key) {
             return Err(self.failed(&error));
         }
@@ -263,6 +328,7 @@ impl TokenSession {
             Err(error) => error,
         };
         if says_nothing(&error).is_some() {
+            self.confirm(name, &key)?;
             return Err(HsmError {
                 kind: HsmErrorKind::CiphertextRejected,
                 ck_rv: Some(judge(rv).ck_rv),
@@ -314,14 +380,30 @@ impl TokenSession {
 
     fn key(&mut self, name: &KeyName) -> Result<Key, HsmError> {
         if let Some(key) = self.keys.get(name) {
-            return Ok(*key);
+            return Ok(key.clone());
         }
         let key = self.find(name)?;
         if self.keys.len() >= CACHED_KEYS_MAX {
             self.keys.clear();
         }
-        self.keys.insert(name.clone(), key);
+        self.keys.insert(name.clone(), key.clone());
         Ok(key)
+    }
+
+    /// The handle still names the key it was found for; asked after the key was used and before the result is given
+    /// out. A handle may be given to another object once its own is destroyed, and there are libraries that renumber
+    /// objects when they connect anew: without this a ciphertext would be made with another key, and later fail to
+    /// decrypt. For a decrypt the tag says it, so there it is asked only when that is wrong.
+    fn confirm(&mut self, name: &KeyName, key: &Key) -> Result<(), HsmError> {
+        let names = self.call(|raw| raw.get_attributes(key.handle, &NAMES))?;
+        if names[..] == key.names[..] {
+            return Ok(());
+        }
+        self.lost = true;
+        Err(HsmError::new(
+            HsmErrorKind::SessionLost,
+            format!("the handle of the key with {name} now names another object"),
+        ))
     }
 
     /// A secret key with this name; failing that a private key, only so that its facts can say what it is.
@@ -337,7 +419,10 @@ impl TokenSession {
             let found = self.call(|raw| raw.find_objects(&template))?;
             match found.as_slice() {
                 [] => {}
-                [handle] => return Ok(Key { handle: *handle, facts: self.facts(name, *handle)? }),
+                [handle] => {
+                    let names = self.call(|raw| raw.get_attributes(*handle, &NAMES))?.into();
+                    return Ok(Key { handle: *handle, facts: self.facts(name, *handle)?, names });
+                }
                 several => {
                     return Err(HsmError::new(
                         HsmErrorKind::Failed,
@@ -446,17 +531,18 @@ impl TokenSession {
     }
 
     /// Calls into the library, and learns from the return value.
-    fn call<T>(&mut self, call: impl FnOnce(&Session) -> CallResult<T>) -> Result<T, HsmError> {
+    pub(super) fn call<T>(&mut self, call: impl FnOnce(&Session) -> CallResult<T>) -> Result<T, HsmError> {
         self.inside(call).map_err(|error| self.failed(&error))
     }
 
     /// Calls into the library, unless the library's state that this session belongs to has ended.
     fn inside<T>(&self, call: impl FnOnce(&Session) -> CallResult<T>) -> CallResult<T> {
         let (_, _inside) = self.opener.module.enter();
-        match &self.raw {
-            Some(raw) if self.opener.module.epoch() == self.epoch => call(raw),
-            _ => Err(Error::Pkcs11(RvError::SessionHandleInvalid, Function::GetSessionInfo)),
-        }
+        let ended = || Err(Error::Pkcs11(RvError::SessionHandleInvalid, Function::GetSessionInfo));
+        let Some(raw) = self.raw.as_ref().filter(|_| !self.is_lost()) else { return ended() };
+        let outcome = call(raw).inspect_err(|error| self.opener.note(error));
+        // If it was lost meanwhile, its number and the key's handle may have meant something else to the library.
+        if self.is_lost() { ended() } else { outcome }
     }
 
     fn failed(&mut self, error: &Error) -> HsmError {

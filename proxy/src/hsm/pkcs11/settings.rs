@@ -30,6 +30,9 @@ pub struct Pkcs11Settings {
     pub set_aside_max: usize,
     /// How long after its deadline a call is taken for hung, and its thread set aside. Default 100 ms.
     pub set_aside_after: Duration,
+    /// A session that was not used for so long is tried by its own thread, and replaced if it is dead, so that no
+    /// request finds out that a firewall has forgotten its connection. 100 ms to 24 h, default 60 s.
+    pub session_idle_max: Duration,
     /// Who makes the IVs of encrypt.
     pub iv_source: IvSource,
     /// An AES-256 key of our own, not a customer's, that [`health`](crate::hsm::Hsm::health) encrypts and
@@ -71,6 +74,7 @@ impl Pkcs11Settings {
             queue_max: 64,
             set_aside_max: 16,
             set_aside_after: Duration::from_millis(100),
+            session_idle_max: Duration::from_secs(60),
             iv_source: IvSource::default(),
             health_key: None,
         }
@@ -86,7 +90,9 @@ impl Pkcs11Settings {
         };
         within("sessions_max", self.sessions_max, 1, 1024)?;
         within("queue_max", self.queue_max, 1, 65_536)?;
-        within("set_aside_max", self.set_aside_max, 0, 1024)
+        within("set_aside_max", self.set_aside_max, 0, 1024)?;
+        let idle_ms = usize::try_from(self.session_idle_max.as_millis()).unwrap_or(usize::MAX);
+        within("session_idle_max_ms", idle_ms, 100, 86_400_000)
     }
 }
 
@@ -264,6 +270,16 @@ impl OpenError {
                 verdict: None,
                 why: other.to_string(),
             },
+        }
+    }
+
+    /// Only whoever wrote the settings can put this right. Anything else may pass by itself: a token that is not
+    /// there, where others are not there either, or a call that fails.
+    pub(super) fn is_mistake(&self) -> bool {
+        match self {
+            Self::NoSuchToken { seen, .. } => !seen.is_empty(),
+            Self::SessionLimit(_) | Self::Call { .. } => false,
+            _ => true,
         }
     }
 

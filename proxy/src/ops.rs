@@ -1,0 +1,119 @@
+//! The listener for operators: `/livez`, `/readyz` and `/metrics`, apart from the requests of KMS.
+//!
+//! Place on the map: beside `server`, started by `daemon` when the configuration has a table `[ops]`. What is bounded
+//! here: connections at once, the time of one, the size of its head; one request per connection, so that a slow or idle
+//! peer holds a place for ten seconds at most. Plain HTTP, for it answers nothing secret and probes know no certificates.
+
+mod readiness;
+
+pub use readiness::{Check, Readiness};
+
+use crate::metrics::{Format, Page};
+use crate::server::Listen;
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Connections at once; a further one waits in the kernel's queue.
+const CONNECTIONS_MAX: usize = 16;
+
+/// Life of a connection, from its acceptance to the last byte of its answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest head of a request; the smallest buffer hyper takes.
+const HEADER_BYTES_MAX: usize = 8_192;
+
+/// Most header fields in a request.
+const HEADERS_MAX: usize = 32;
+
+/// How long to wait after a failed accept.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Serves until the future is dropped; all its connections end with it.
+pub async fn serve<L: Listen>(mut listener: L, page: Arc<Page>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        match listener.accept().await {
+            Ok(io) => {
+                let page = Arc::clone(&page);
+                connections.spawn(async move {
+                    // Whoever is too slow is cut off; there is nobody to tell.
+                    let _ = timeout(CONNECTION_TIMEOUT, connection(io, &page)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the ops listener failed to accept a connection");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection<T>(io: T, page: &Page)
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let service = service_fn(async |request: Request<hyper::body::Incoming>| {
+        Ok::<_, Infallible>(answer(page, request.method(), request.uri().path(), request.headers()))
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .header_read_timeout(CONNECTION_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(io), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection of the ops listener ended early");
+    }
+}
+
+/// The answer to one request. A body that comes with it is not read: the connection ends with the answer.
+fn answer(page: &Page, method: &Method, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    if *method != Method::GET && *method != Method::HEAD {
+        let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n".into());
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    match path {
+        // A runtime that is stuck does not come here, and the probe's own timeout says so.
+        "/livez" => plain(StatusCode::OK, "[+]runtime ok\nlivez check passed\n".into()),
+        "/readyz" => {
+            let readiness = Readiness::of(page.sources());
+            let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            plain(status, readiness.to_string())
+        }
+        "/metrics" => {
+            let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let format = Format::accepted(accept);
+            let mut response = plain(StatusCode::OK, page.write(format));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+            response
+        }
+        _ => plain(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n".into()),
+    }
+}
+
+fn plain(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

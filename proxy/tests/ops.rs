@@ -1,0 +1,118 @@
+//! The ops listener of the running daemon, its log, and its traces.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail loudly; these tests stand outside of the daemon, with sockets of their own"
+)]
+
+#[path = "common/running.rs"]
+mod running;
+#[expect(dead_code, reason = "the tests of the PKCS#11 implementation use the rest")]
+#[path = "common/softhsm.rs"]
+mod softhsm;
+#[expect(dead_code, reason = "the tests of the wire use the rest")]
+mod support;
+
+use running::Running;
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use support::{CREDENTIAL, encrypt, metadata};
+
+#[test]
+fn probes_say_what_was_checked_and_other_requests_are_refused() {
+    let daemon = Running::start("");
+    let live = daemon.ops("GET", "/livez", "");
+    assert_eq!((live.status, live.body.as_str()), (200, "[+]runtime ok\nlivez check passed\n"));
+    let ready = daemon.ops("GET", "/readyz", "");
+    assert_eq!(ready.status, 200, "{}", ready.body);
+    assert!(ready.body.starts_with("[+]serving ok\n[+]hsm softhsm ok: "), "{}", ready.body);
+    assert!(ready.body.ends_with("readyz check passed\n"), "{}", ready.body);
+    let head = daemon.ops("HEAD", "/readyz", "");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+
+    let post = daemon.ops("POST", "/livez", "content-length: 0\r\n");
+    assert!(post.status == 405 && post.head.contains("allow: get, head"), "{}", post.head);
+    assert_eq!(daemon.ops("GET", "/kms/xks/v1/health", "").status, 404);
+    let large = format!("x: {}\r\n", "y".repeat(9_000));
+    assert_eq!(daemon.ops("GET", "/livez", &large).status, 431);
+    // Not on the listener of KMS.
+    let mut stream = TcpStream::connect(daemon.address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 404 "), "{text}");
+}
+
+#[test]
+fn readiness_turns_red_while_the_daemon_drains_and_liveness_does_not() {
+    let mut daemon = Running::start("[limits]\ndeadline_ms = 60000\ndrain_timeout_ms = 60000\n");
+    let body = json!({ "requestMetadata": metadata() }).to_string();
+    // A request that has begun keeps the daemon alive.
+    let mut begun = TcpStream::connect(daemon.address).unwrap();
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        support::uri("health"),
+        body.len()
+    );
+    begun.write_all(head.as_bytes()).unwrap();
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    begun.read_exact(&mut go_on).unwrap();
+    daemon.signal("TERM");
+    daemon.wait_for("draining");
+    // The signal is logged a moment before the listener is closed.
+    let red = loop {
+        let ready = daemon.ops("GET", "/readyz", "");
+        if ready.status != 200 {
+            break ready;
+        }
+    };
+    assert_eq!(red.status, 503);
+    assert!(red.body.starts_with("[-]serving failed: draining\n"), "{}", red.body);
+    assert_eq!(daemon.ops("GET", "/livez", "").status, 200);
+    assert_eq!(daemon.metric("xks_proxy_draining"), Some(1.0));
+    begun.write_all(body.as_bytes()).unwrap();
+    let mut text = String::new();
+    begun.read_to_string(&mut text).unwrap();
+    daemon.wait_for("stopped");
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_house_full_of_idle_peers_is_emptied() {
+    let daemon = Running::start("");
+    // As many as may be served at once, each holding its place and saying nothing.
+    let idle: Vec<_> = (0..16).map(|_| TcpStream::connect(daemon.ops).unwrap()).collect();
+    let mut served = TcpStream::connect(daemon.ops).unwrap();
+    served.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut text = String::new();
+    served.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    for mut peer in idle {
+        // Cut off without an answer.
+        assert_eq!(peer.read(&mut [0]).unwrap_or(0), 0);
+    }
+}
+
+#[test]
+fn all_lines_of_the_log_have_a_time_and_a_kind_and_the_level_is_configured() {
+    let mut daemon = Running::start("[log]\nlevel = \"debug\"\n");
+    let reply = daemon.ask("keys/foo/encrypt", &encrypt("aGVsbG8="), CREDENTIAL);
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let is_time = |text: &str| text.len() == 24 && text.ends_with('Z') && text.starts_with("20");
+    let audit = daemon.line(|line| line["kind"] == "audit");
+    assert!(is_time(audit["time"].as_str().unwrap()), "{audit}");
+    assert_eq!(audit["operation"], "Encrypt");
+    // A line of level DEBUG: what is no HTTP on the ops listener.
+    let mut stream = TcpStream::connect(daemon.ops).unwrap();
+    stream.write_all(b"\x16\x03\x01 no HTTP\r\n\r\n").unwrap();
+    let _ = stream.read_to_end(&mut Vec::new());
+    let debug = daemon.wait_for("a connection of the ops listener ended early");
+    assert_eq!((&debug["kind"], &debug["level"]), (&json!("daemon"), &json!("DEBUG")));
+    assert!(is_time(debug["time"].as_str().unwrap()), "{debug}");
+    assert!(debug.get("timestamp").is_none(), "{debug}");
+}

@@ -1,0 +1,195 @@
+//! What the fault matrix does not show: keys that must not be mixed up, PINs that must not be tried, a start without an
+//! HSM.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
+#[path = "common/shim.rs"]
+mod shim;
+#[path = "../../../proxy/tests/common/softhsm.rs"]
+#[allow(dead_code, reason = "the proxy's tests use the rest")]
+mod softhsm;
+#[path = "common/stand.rs"]
+mod stand;
+#[path = "../../../proxy/tests/support/mod.rs"]
+mod support;
+
+use aes_gcm::aead::{Aead, KeyInit, Payload};
+use aes_gcm::{Aes256Gcm, Nonce};
+use softhsm::KNOWN_KEY;
+use stand::{Ask, PATIENCE, Stand, alone, settings};
+use std::sync::Arc;
+use std::time::Duration;
+use support::Reply;
+
+/// A deadline that no machine is too busy for.
+const AMPLE: Duration = Duration::from_secs(60);
+
+/// Opens what the key `known` sealed, without any HSM. An AAD of its own KMS did not send.
+fn opens_with_known_key(reply: &Reply) -> bool {
+    let bytes = |field: &str| base64(&reply.text(field));
+    let (iv, metadata) = (bytes("initializationVector"), bytes("ciphertextMetadata"));
+    let sealed = [bytes("ciphertext"), bytes("authenticationTag")].concat();
+    let mut aad = vec![0, 0, u8::try_from(metadata.len()).unwrap()];
+    aad.extend_from_slice(&metadata);
+    let nonce = Nonce::from(<[u8; 12]>::try_from(iv).unwrap());
+    Aes256Gcm::new(&KNOWN_KEY.into()).decrypt(&nonce, Payload { msg: &sealed, aad: &aad }).is_ok()
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bits = 0_u32;
+    let mut bytes = Vec::new();
+    for (index, digit) in text.bytes().filter(|digit| *digit != b'=').enumerate() {
+        bits = (bits << 6) | u32::try_from(DIGITS.iter().position(|known| *known == digit).unwrap()).unwrap();
+        if index % 4 != 0 {
+            bytes.push(u8::try_from((bits >> (6 - 2 * (index % 4))) & 0xff).unwrap());
+        }
+    }
+    bytes
+}
+
+/// Sessions are lost and their numbers given out again, and objects renumbered, over and over, while two keys are used
+/// on four sessions at once: no ciphertext is ever made with the other key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_handle_or_session_never_encrypts_with_another_key() {
+    let _alone = alone().await;
+    let stand = Arc::new(Stand::healthy_with(settings(4), AMPLE).await);
+    assert!(opens_with_known_key(&stand.encrypt("known").await), "so the check can tell");
+    assert!(!opens_with_known_key(&stand.encrypt("foo").await), "so the check can tell");
+    stand.shim.faults(
+        "[[fault]]\nfunction = \"C_EncryptInit\"\naction = \"swap-handles\"\nevery = 3\n\
+         [[fault]]\nfunction = \"C_EncryptInit\"\naction = \"drop-sessions\"\nevery = 7\n",
+    );
+    let tasks: Vec<_> = (0..6)
+        .map(|task| {
+            let stand = Arc::clone(&stand);
+            tokio::spawn(async move {
+                for _ in 0..60 {
+                    let known = task % 2 == 0;
+                    let reply = stand.encrypt(if known { "known" } else { "foo" }).await;
+                    assert_eq!(opens_with_known_key(&reply), known, "made with another key");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    stand.shim.heal();
+    assert!(opens_with_known_key(&stand.encrypt("known").await));
+    Arc::into_inner(stand).unwrap().close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_pin_is_tried_once_by_all_sessions_together_and_never_again() {
+    let _alone = alone().await;
+    let stand = Stand::healthy_with(settings(4), AMPLE).await;
+    let logins = |stand: &Stand| stand.stats()["calls"]["C_Login"].as_u64().unwrap();
+    let before = logins(&stand);
+    stand.shim.faults(
+        "[[fault]]\nfunction = [\"C_FindObjectsInit\", \"C_EncryptInit\"]\naction = \"drop-sessions\"\ncount = 1\n\
+         [[fault]]\nfunction = \"C_Login\"\naction = \"return\"\nrv = \"CKR_PIN_INCORRECT\"\n",
+    );
+    for _ in 0..20 {
+        for ask in [Ask::Metadata, Ask::Encrypt] {
+            assert!(stand.ask(ask).await.starts_with("500 InternalException"));
+        }
+    }
+    assert_eq!(logins(&stand) - before, 1);
+    stand.shim.heal();
+    assert!(
+        stand.ask(Ask::Encrypt).await.starts_with("500"),
+        "whether it is right now only a login could tell"
+    );
+    assert_eq!(logins(&stand) - before, 1);
+    stand.close();
+}
+
+/// SoftHSM 2.6.1 says CKR_GENERAL_ERROR of a wrong tag. KMS takes InvalidCiphertextException as final, so a device that
+/// is broken must not be the cause of one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_tag_is_told_from_a_broken_device() {
+    let _alone = alone().await;
+    let stand = Stand::healthy(AMPLE).await;
+    let sealed = support::decrypt(&stand.encrypt("foo").await);
+    let wrong = support::with(sealed.clone(), "authenticationTag", "AAAAAAAAAAAAAAAAAAAAAA==".into());
+    let reply = stand.send("keys/foo/decrypt", wrong.clone()).await;
+    reply.is_error(400, "InvalidCiphertextException");
+    stand.shim.fault("\"C_Decrypt\"", "action = \"return\"\nrv = \"CKR_GENERAL_ERROR\"");
+    for body in [sealed.clone(), wrong] {
+        stand.send("keys/foo/decrypt", body).await.is_error(500, "InternalException");
+    }
+    stand.shim.heal();
+    stand.send("keys/foo/decrypt", sealed).await.is_ok();
+    stand.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_starts_without_its_hsm_and_serves_as_soon_as_it_is_there() {
+    let _alone = alone().await;
+    for (function, rv) in [
+        ("C_Initialize", "CKR_GENERAL_ERROR"),
+        ("C_OpenSession", "CKR_TOKEN_NOT_PRESENT"),
+        ("C_Login", "CKR_DEVICE_ERROR"),
+        ("C_OpenSession", "CKR_SESSION_COUNT"),
+    ] {
+        let shim = shim::Shim::get();
+        shim.fault(&format!("{function:?}"), &format!("action = \"return\"\nrv = \"{rv}\""));
+        let stand = Stand::start(settings(2), AMPLE).unwrap();
+        let answer = stand.ask(Ask::Metadata).await;
+        assert!(answer.starts_with("500") || answer.starts_with("429"), "{function}: {answer}");
+        stand.heal(Ask::Metadata).await;
+        stand.close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_pin_at_the_start_is_an_error_and_not_waited_out() {
+    let _alone = alone().await;
+    let shim = shim::Shim::get();
+    shim.fault("\"C_Login\"", "action = \"return\"\nrv = \"CKR_PIN_INCORRECT\"");
+    let error = Stand::start(settings(2), AMPLE).err().unwrap();
+    assert!(error.to_string().contains("refuses the PIN"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_sessions_are_tried_and_dead_ones_replaced_before_a_request_needs_them() {
+    let _alone = alone().await;
+    let idle = xks_proxy::hsm::pkcs11::Pkcs11Settings {
+        session_idle_max: Duration::from_millis(100),
+        ..settings(2)
+    };
+    let stand = Stand::healthy_with(idle, AMPLE).await;
+    let calls = |stats: &serde_json::Value, function: &str| stats["calls"][function].as_u64().unwrap_or(0);
+    let begun = stand.stats();
+    stand.shim.fault("\"C_GenerateRandom\"", "action = \"return\"\nrv = \"CKR_SESSION_CLOSED\"\ncount = 2");
+    // Two that fail, and then some that do not; nobody asked for anything.
+    let random = calls(&begun, "C_GenerateRandom") + 4;
+    stand.until(|stats| calls(stats, "C_GenerateRandom") >= random && stats["sessions_open"] == 2).await;
+    assert_eq!(calls(&stand.stats(), "C_OpenSession") - calls(&begun, "C_OpenSession"), 2);
+    assert_eq!(stand.ask(Ask::Encrypt).await, "200");
+    stand.close();
+}
+
+/// A hung call is set aside by whoever waits behind it, before that one's own deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_request_whose_call_hangs_is_lost() {
+    let _alone = alone().await;
+    let stand = Stand::healthy(Duration::from_secs(2)).await;
+    stand.shim.fault("\"C_EncryptInit\"", "action = \"hang\"\ncount = 1");
+    assert_eq!(stand.ask(Ask::Encrypt).await, "503 DependencyTimeoutException");
+    assert_eq!(stand.ask(Ask::Encrypt).await, "200");
+    assert_eq!(stand.hsm.set_aside(), 1);
+    stand.shim.heal();
+    let give_up_at = tokio::time::Instant::now() + PATIENCE;
+    while stand.hsm.set_aside() > 0 {
+        assert!(tokio::time::Instant::now() < give_up_at, "the thread does not end");
+        tokio::task::yield_now().await;
+    }
+    stand.close();
+}
