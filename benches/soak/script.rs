@@ -22,7 +22,8 @@ const SAMPLE: Duration = Duration::from_secs(1);
 /// How long a request that began with the old credential may still be on its way.
 const IN_FLIGHT_MAX: Duration = Duration::from_secs(1);
 
-/// The faults, in turn: a name for the table, and the control file of the fault-injecting module.
+/// The faults, in turn: a name for the table, and the control file of the fault-injecting module. Bits flip in ciphertexts
+/// only: those the integrity value catches (XKS-ENC-9). Who decrypts has nothing to hold a plaintext against.
 const FAULTS: [(&str, &str); 10] = [
     (
         "CKR_DEVICE_ERROR from every call",
@@ -91,9 +92,9 @@ every = 200
 "#,
     ),
     (
-        "bits flip in what the HSM returns",
+        "bits flip in the ciphertexts the HSM makes",
         r#"[[fault]]
-function = ["C_Encrypt", "C_Decrypt"]
+function = "C_Encrypt"
 action = "corrupt"
 every = 5
 "#,

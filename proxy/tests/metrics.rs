@@ -14,7 +14,6 @@ mod running;
 #[expect(dead_code, reason = "the tests of the PKCS#11 implementation use the rest")]
 #[path = "common/softhsm.rs"]
 mod softhsm;
-#[expect(dead_code, reason = "the tests of the wire use the rest")]
 mod support;
 
 use running::Running;
@@ -132,6 +131,30 @@ fn requests_are_counted_by_what_became_of_them_and_strangers_make_no_series() {
     daemon.signal("HUP");
     daemon.wait_for("reloaded");
     assert_eq!(daemon.metric(&created), Some(1_769_817_600.0));
+}
+
+#[test]
+fn what_the_library_said_is_counted_though_callers_only_hear_of_a_wrong_ciphertext() {
+    let daemon = Running::start("");
+    let returned = |daemon: &Running| {
+        let page = daemon.ops("GET", "/metrics", "").body;
+        let lines = page.lines().filter(|line| line.starts_with("xks_proxy_hsm_return_values_total{"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(returned(&daemon).is_empty());
+    let sealed = daemon.ask("keys/foo/encrypt", &encrypt("aGVsbG8="), CREDENTIAL);
+    let mut sealed: Value = serde_json::from_str(&sealed.body).unwrap();
+    sealed["requestMetadata"] = metadata();
+    sealed["encryptionAlgorithm"] = json!("AES_GCM");
+    sealed["authenticationTag"] = json!("AAAAAAAAAAAAAAAAAAAAAA==");
+    let refused = daemon.ask("keys/foo/decrypt", &sealed, CREDENTIAL);
+    assert!(refused.body.contains("InvalidCiphertextException"), "{}", refused.body);
+    // SoftHSM2 says CKR_GENERAL_ERROR to a wrong tag, or CKR_ENCRYPTED_DATA_INVALID, and is asked a second time.
+    let lines = returned(&daemon);
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    let is_known =
+        ["ckr=\"CKR_GENERAL_ERROR\",number=\"0x5\"", "ckr=\"CKR_ENCRYPTED_DATA_INVALID\",number=\"0x40\""];
+    assert!(is_known.iter().any(|labels| line.contains(labels)), "{line}");
 }
 
 #[test]

@@ -13,14 +13,24 @@ mod running;
 #[expect(dead_code, reason = "the tests of the PKCS#11 implementation use the rest")]
 #[path = "common/softhsm.rs"]
 mod softhsm;
-#[expect(dead_code, reason = "the tests of the wire use the rest")]
 mod support;
 
 use running::Running;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
 use support::{CREDENTIAL, encrypt, metadata};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::timeout;
+use xks_proxy::app::{App, Settings};
+use xks_proxy::config::Groups;
+use xks_proxy::env::SystemEnv;
+use xks_proxy::events::{Several, Subscriber};
+use xks_proxy::metrics::{Page, Sources};
+use xks_proxy::ops;
+use xks_proxy::server::Listen;
 
 #[test]
 fn probes_say_what_was_checked_and_other_requests_are_refused() {
@@ -82,19 +92,54 @@ fn readiness_turns_red_while_the_daemon_drains_and_liveness_does_not() {
     assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
 }
 
-#[test]
-fn a_house_full_of_idle_peers_is_emptied() {
-    let daemon = Running::start("");
+/// Connections that a test makes.
+struct Pipes(tokio::sync::mpsc::Receiver<DuplexStream>);
+
+impl Listen for Pipes {
+    type Io = DuplexStream;
+
+    async fn accept(&mut self) -> std::io::Result<DuplexStream> {
+        self.0.recv().await.ok_or_else(|| std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_house_full_of_silent_peers_is_emptied() {
+    let events: Arc<dyn Subscriber> = Arc::new(Several(Vec::new()));
+    let app = App::new(Settings::default(), Vec::new(), Arc::new(SystemEnv), events).unwrap();
+    let sources = Sources {
+        app: Arc::new(app),
+        hsms: Vec::new(),
+        groups: Groups::default(),
+        certificate: Box::new(|| None),
+        log_lines_dropped: Arc::default(),
+        spans: None,
+        process: || None,
+    };
+    let page = Arc::new(Page::new(Arc::default(), sources));
+    let (connect, pipes) = tokio::sync::mpsc::channel(32);
+    tokio::spawn(ops::serve(Pipes(pipes), page));
+    let call = async || {
+        let (ours, theirs) = tokio::io::duplex(64 * 1_024);
+        connect.send(theirs).await.unwrap();
+        ours
+    };
     // As many as may be served at once, each holding its place and saying nothing.
-    let idle: Vec<_> = (0..16).map(|_| TcpStream::connect(daemon.ops).unwrap()).collect();
-    let mut served = TcpStream::connect(daemon.ops).unwrap();
-    served.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        silent.push(call().await);
+    }
+    let mut served = call().await;
+    served.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut text = String::new();
-    served.read_to_string(&mut text).unwrap();
-    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
-    for mut peer in idle {
-        // Cut off without an answer.
-        assert_eq!(peer.read(&mut [0]).unwrap_or(0), 0);
+    let answered = timeout(Duration::from_secs(5), served.read_to_string(&mut text)).await;
+    assert!(answered.is_err(), "nobody is served while the house is full: {text}");
+    let answered = timeout(Duration::from_secs(6), served.read_to_string(&mut text)).await;
+    assert!(answered.is_ok(), "the silent ones still hold their places after eleven seconds");
+    // Nothing can be served where there is no HSM.
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("readyz check failed\n"), "{text}");
+    for mut peer in silent {
+        assert_eq!(peer.read(&mut [0]).await.unwrap_or(0), 0, "cut off without an answer");
     }
 }
 

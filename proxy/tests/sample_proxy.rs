@@ -7,6 +7,8 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
     reason = "a test fails loudly; clippy's leave for tests does not reach their helpers"
 )]
 

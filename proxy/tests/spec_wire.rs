@@ -1,10 +1,5 @@
 //! Requirements on the wire that `wire.rs` does not show, each test named by the id of `XKS-…`.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test fails loudly; clippy's leave for tests does not reach their helpers"
-)]
-
 mod support;
 
 use serde_json::{Value, json};

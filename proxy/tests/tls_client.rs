@@ -96,7 +96,7 @@ async fn auth_6_a_client_with_the_right_name_gets_in_by_common_name_or_dns_name(
 }
 
 #[tokio::test]
-async fn auth_6_everybody_else_is_turned_away_with_the_alert_that_says_why() {
+async fn auth_6_everybody_else_is_turned_away_and_not_told_why() {
     let (authority, own, stranger) =
         (Authority::new("clients"), Authority::new("servers"), Authority::new("clients"));
     let server = server(&own.server("server"), &authority, &[KMS]);
@@ -106,34 +106,18 @@ async fn auth_6_everybody_else_is_turned_away_with_the_alert_that_says_why() {
         })
     };
     let cases = [
-        ("another authority of the same name", stranger.client(KMS, &[KMS]), AlertDescription::DecryptError),
-        (
-            "another region",
-            authority.client("cks.kms.us-east-2.amazonaws.com", &[]),
-            AlertDescription::AccessDenied,
-        ),
-        ("no name at all", authority.client("", &[]), AlertDescription::AccessDenied),
-        (
-            "expired",
-            dated(date_time_ymd(2025, 1, 1), date_time_ymd(2026, 1, 1)),
-            AlertDescription::CertificateExpired,
-        ),
-        (
-            "not valid yet",
-            dated(date_time_ymd(2026, 2, 1), date_time_ymd(2027, 1, 1)),
-            AlertDescription::CertificateExpired,
-        ),
-        (
-            "a server's certificate",
-            authority.issue(KMS, &[], ExtendedKeyUsagePurpose::ServerAuth, |_| {}),
-            AlertDescription::UnsupportedCertificate,
-        ),
-        ("another authority", own.client(KMS, &[]), AlertDescription::UnknownCA),
+        ("another authority of the same name", stranger.client(KMS, &[KMS])),
+        ("another authority", own.client(KMS, &[])),
+        ("another region", authority.client("cks.kms.us-east-2.amazonaws.com", &[])),
+        ("no name at all", authority.client("", &[])),
+        ("expired", dated(date_time_ymd(2025, 1, 1), date_time_ymd(2026, 1, 1))),
+        ("not valid yet", dated(date_time_ymd(2026, 2, 1), date_time_ymd(2027, 1, 1))),
+        ("a server's certificate", authority.issue(KMS, &[], ExtendedKeyUsagePurpose::ServerAuth, |_| {})),
     ];
     for version in [&TLS12, &TLS13] {
-        for (what, shown, expected) in &cases {
+        for (what, shown) in &cases {
             let error = meet(Arc::clone(&server), client(version, &own, Some(shown))).await.expect_err(what);
-            assert_eq!(alert(&error), *expected, "{what} {version:?}");
+            assert_eq!(alert(&error), AlertDescription::HandshakeFailure, "{what} {version:?}");
         }
         let error = meet(Arc::clone(&server), client(version, &own, None)).await.unwrap_err();
         assert_eq!(alert(&error), AlertDescription::CertificateRequired, "no certificate, {version:?}");
@@ -220,7 +204,7 @@ async fn a_session_does_not_carry_a_client_past_a_change_of_its_authority() {
         }
         tls.replace(server(&identity, &new, &[KMS]).into());
         let error = meet(now(), Arc::clone(&asking)).await.unwrap_err();
-        assert_eq!(alert(&error), AlertDescription::UnknownCA);
+        assert_eq!(alert(&error), AlertDescription::HandshakeFailure);
         // And a client that got in when nothing was asked of it does not get in by that session.
         let anybody = client(version, &own, None);
         tls.replace(server_config(identity.chain(), identity.private(), Arc::new(Clock)).unwrap().into());

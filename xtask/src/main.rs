@@ -1,6 +1,6 @@
 //! The project's own commands, the only ones to learn besides cargo's:
 //!
-//! - `cargo xtask test`: installs SoftHSM2 when it is missing, then runs every test;
+//! - `cargo xtask test`: installs SoftHSM2 and Prometheus when they are missing, then runs every test;
 //! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand;
 //! - `cargo xtask reliability`: measures what each fault of the HSM does, and renews `proxy/RELIABILITY.md`;
 //! - `cargo xtask soak`: full load, faults and reloads for minutes;
@@ -8,7 +8,9 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
+mod apt;
 mod packaging;
+mod prometheus;
 mod serve;
 mod soak;
 mod softhsm;
@@ -19,7 +21,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  test                             install SoftHSM2 when it is missing (needs root), then run every test
+  test                             install SoftHSM2 and Prometheus when missing (needs root), then run every test
   reliability                      measure what each fault of the HSM does, and renew proxy/RELIABILITY.md
   serve-softhsm [--port N] [--tls] run the daemon over a throwaway SoftHSM2 token until Ctrl-C
                                    (port 8080, with --tls 8443)
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
 fn test() -> Outcome {
     let module = softhsm::ensure()?;
     println!("SoftHSM2: {}", module.display());
+    prometheus::ensure()?;
     run(cargo().args(["test", "--workspace", "--all-features"]))
 }
 

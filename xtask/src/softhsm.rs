@@ -1,6 +1,6 @@
 //! SoftHSM2: finding it, installing it, and making a token for a try.
 
-use crate::{Outcome, run};
+use crate::{Outcome, apt};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
@@ -49,16 +49,7 @@ pub(crate) fn ensure() -> Result<PathBuf, String> {
     if let Some(module) = find() {
         return Ok(module);
     }
-    let is_root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0");
-    let has_apt = Command::new("apt-get").arg("--version").output().is_ok_and(|out| out.status.success());
-    if is_root && has_apt {
-        eprintln!("SoftHSM2 is missing: installing the package softhsm2");
-        let apt = |arguments: &[&str]| {
-            run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
-        };
-        apt(&["update"])?;
-        apt(&["install", "-y", "--no-install-recommends", "softhsm2"])?;
-    }
+    let has_apt = apt::install("softhsm2")?;
     find().ok_or_else(|| {
         let how = if has_apt {
             "sudo apt-get update && sudo apt-get install -y softhsm2"

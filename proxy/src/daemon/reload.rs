@@ -5,18 +5,34 @@
 use crate::daemon::watch::Watch;
 use std::collections::BTreeSet;
 use std::future::pending;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::Signal;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
-use xks_proxy::config::{Config, Fingerprint, Ready};
+use xks_proxy::config::{Config, ConfigError, Fingerprint, Ready};
 use xks_proxy::metrics::Metrics;
+
+/// The configuration to start with, and what its files hold before anything else reads them: a change from here on is
+/// one to reload for.
+pub(crate) fn load(file: &Path) -> Result<(Config, Fingerprint), ConfigError> {
+    let before = Fingerprint::of(&BTreeSet::from([file.to_owned()]));
+    let config = Config::load(file)?;
+    let before = before.for_files(&config.files());
+    Ok((config, before))
+}
 
 /// Reloads for ever. Credentials, keys, rules and certificates change without a restart (XKS-AUTH-4, XKS-AZ-4); what is
 /// broken is refused, and the old ones stay.
-pub(crate) async fn run(mut hangup: Signal, file: PathBuf, ready: Ready, metrics: Arc<Metrics>) {
-    let mut reload = Reload::new(file, ready, metrics);
+pub(crate) async fn run(
+    mut hangup: Signal,
+    file: PathBuf,
+    ready: Ready,
+    taken: Fingerprint,
+    metrics: Arc<Metrics>,
+) {
+    let files = ready.config.files();
+    let mut reload = Reload { file, ready, metrics, watch: Watch::new(taken), files };
     loop {
         let interval = reload.ready.config.watch_interval;
         let look = async {
@@ -48,12 +64,6 @@ struct Reload {
 }
 
 impl Reload {
-    fn new(file: PathBuf, ready: Ready, metrics: Arc<Metrics>) -> Self {
-        let files = ready.config.files();
-        let watch = Watch::new(Fingerprint::of(&files));
-        Self { file, ready, metrics, watch, files }
-    }
-
     fn look(&mut self) {
         if self.watch.look(Fingerprint::of(&self.files)) {
             self.now("a file has changed");

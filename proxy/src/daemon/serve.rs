@@ -44,7 +44,7 @@ async fn serve(file: &Path) -> Result<(), String> {
     let hangup = signal(SignalKind::hangup()).map_err(system)?;
 
     let log = Log::start(io::stdout()).map_err(system)?;
-    let config = Config::load(file).map_err(|error| error.to_string())?;
+    let (config, taken) = reload::load(file).map_err(|error| error.to_string())?;
     log.install(config.log_level);
     let metrics = Arc::<Metrics>::default();
     let traces = Traces::start(config.otel.as_ref())?;
@@ -78,7 +78,7 @@ async fn serve(file: &Path) -> Result<(), String> {
             "listening"
         );
     }
-    let reloads = tokio::spawn(reload::run(hangup, file.to_owned(), ready, metrics));
+    let reloads = tokio::spawn(reload::run(hangup, file.to_owned(), ready, taken, metrics));
     let shutdown = async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",

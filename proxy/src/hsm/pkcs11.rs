@@ -175,7 +175,12 @@ impl Pkcs11Hsm {
     /// False if a call has not returned within `patience`.
     pub fn close(&self, patience: Duration) -> bool {
         self.pool.opener().closing.store(true, Ordering::Release);
-        self.pool.close(patience)
+        let ended = self.pool.close(patience);
+        // With a thread still inside the library, another call into it could hang too.
+        if ended {
+            self.pool.opener().close_lost();
+        }
+        ended
     }
 }
 

@@ -444,7 +444,8 @@ impl Content {
                 })
             }),
         )?;
-        let counters: [(&str, &str, fn(&BreakerReport) -> u64); 3] = [
+        type Count = fn(&BreakerReport) -> u64;
+        let counters: [(&str, &str, Count); 3] = [
             ("xks_proxy_hsm_breaker_opened", "How often the breaker has opened.", |report| report.opened),
             (
                 "xks_proxy_hsm_failovers",

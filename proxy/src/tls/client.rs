@@ -8,9 +8,7 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -81,12 +79,13 @@ impl ClientCertVerifier for Verifier {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now);
         let facts = CertificateFacts::from_der(end_entity);
-        let verified = verified.inspect_err(|error| {
-            // Anybody can present anything here, so this is for those who look for it.
-            let subject = facts.as_ref().map_or("unreadable", |facts| facts.subject.as_str());
-            tracing::debug!(subject, %error, "client certificate refused");
-        })?;
-        let facts = facts.map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let (verified, facts) = match (verified, facts) {
+            (Ok(verified), Ok(facts)) => (verified, facts),
+            (Ok(_), Err(error)) => return Err(refused(&error, "unreadable")),
+            (Err(error), facts) => {
+                return Err(refused(&error, facts.as_ref().map_or("unreadable", |facts| &facts.subject)));
+            }
+        };
         if self.subject_names.iter().any(|name| name.is_of(&facts)) {
             return Ok(verified);
         }
@@ -100,9 +99,7 @@ impl ClientCertVerifier for Verifier {
                  server.tls.client.subject_names"
             );
         }
-        // Sent as the alert access_denied: "a valid certificate was received, but when access control was applied, the
-        // sender decided not to proceed" (RFC 8446, section 6.2).
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        Err(refused(&"none of the subject names", &facts.subject))
     }
 
     fn verify_tls12_signature(
@@ -126,6 +123,14 @@ impl ClientCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
     }
+}
+
+/// Every refusal ends the handshake with one and the same alert, `handshake_failure`: it is the one that AWS's public test
+/// client asks for, and it does not tell a stranger how near he came. Anybody can present anything, so the log has the
+/// reason for those who look for it.
+fn refused(why: &dyn fmt::Display, subject: &str) -> Error {
+    tracing::debug!(subject, %why, "client certificate refused");
+    Error::General(format!("client certificate refused: {why}"))
 }
 
 /// How many refusals no line has told of yet, and when the last line was.

@@ -24,12 +24,12 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub(crate) fn pem(&self) -> String {
-        self.0.pem()
+    pub(crate) fn certificate(&self) -> &rcgen::Certificate {
+        self.0.as_ref()
     }
 
     pub(crate) fn der(&self) -> CertificateDer<'static> {
-        self.0.der().clone()
+        self.certificate().der().clone()
     }
 
     /// A server's, for `localhost`, with this common name.

@@ -1,5 +1,7 @@
 //! A running daemon over a copy of the throwaway SoftHSM2, with its ops listener.
 
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
 use super::softhsm::{PIN, SoftHsm, TOKEN};
 use super::support::{self, CREDENTIAL, uri};
 use serde_json::Value;
@@ -96,9 +98,20 @@ impl Running {
 
     /// Asks the API.
     pub(crate) fn ask(&self, operation: &str, body: &Value, credential: (&str, &str)) -> Reply {
+        self.ask_with(operation, body, credential, "")
+    }
+
+    /// The same with further header lines, each with its line break.
+    pub(crate) fn ask_with(
+        &self,
+        operation: &str,
+        body: &Value,
+        credential: (&str, &str),
+        headers: &str,
+    ) -> Reply {
         let body = body.to_string();
         let request = support::signed_at(&uri(operation), body.clone(), credential, SystemEnv.now());
-        let mut text = format!("POST {} HTTP/1.1\r\nconnection: close\r\n", request.uri());
+        let mut text = format!("POST {} HTTP/1.1\r\nconnection: close\r\n{headers}", request.uri());
         text += &format!("content-length: {}\r\n", body.len());
         for (name, value) in request.headers() {
             text += &format!("{name}: {}\r\n", value.to_str().unwrap());

@@ -18,40 +18,12 @@ mod stand;
 #[path = "../../../proxy/tests/support/mod.rs"]
 mod support;
 
-use aes_gcm::aead::{Aead, KeyInit, Payload};
-use aes_gcm::{Aes256Gcm, Nonce};
-use softhsm::KNOWN_KEY;
-use stand::{Ask, PATIENCE, Stand, alone, settings};
+use stand::{Ask, PATIENCE, Stand, alone, opens_with_known_key, settings};
 use std::sync::Arc;
 use std::time::Duration;
-use support::Reply;
 
 /// A deadline that no machine is too busy for.
 const AMPLE: Duration = Duration::from_secs(60);
-
-/// Opens what the key `known` sealed, without any HSM. An AAD of its own KMS did not send.
-fn opens_with_known_key(reply: &Reply) -> bool {
-    let bytes = |field: &str| base64(&reply.text(field));
-    let (iv, metadata) = (bytes("initializationVector"), bytes("ciphertextMetadata"));
-    let sealed = [bytes("ciphertext"), bytes("authenticationTag")].concat();
-    let mut aad = vec![0, 0, u8::try_from(metadata.len()).unwrap()];
-    aad.extend_from_slice(&metadata);
-    let nonce = Nonce::from(<[u8; 12]>::try_from(iv).unwrap());
-    Aes256Gcm::new(&KNOWN_KEY.into()).decrypt(&nonce, Payload { msg: &sealed, aad: &aad }).is_ok()
-}
-
-fn base64(text: &str) -> Vec<u8> {
-    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut bits = 0_u32;
-    let mut bytes = Vec::new();
-    for (index, digit) in text.bytes().filter(|digit| *digit != b'=').enumerate() {
-        bits = (bits << 6) | u32::try_from(DIGITS.iter().position(|known| *known == digit).unwrap()).unwrap();
-        if index % 4 != 0 {
-            bytes.push(u8::try_from((bits >> (6 - 2 * (index % 4))) & 0xff).unwrap());
-        }
-    }
-    bytes
-}
 
 /// Sessions are lost and their numbers given out again, and objects renumbered, over and over, while two keys are used
 /// on four sessions at once: no ciphertext is ever made with the other key.
@@ -61,6 +33,11 @@ async fn a_stale_handle_or_session_never_encrypts_with_another_key() {
     let stand = Arc::new(Stand::healthy_with(settings(4), AMPLE).await);
     assert!(opens_with_known_key(&stand.encrypt("known").await), "so the check can tell");
     assert!(!opens_with_known_key(&stand.encrypt("foo").await), "so the check can tell");
+    // The more objects take part, the longer until a number comes round to its first object.
+    for key in ["encrypt_only_key", "decrypt_only_key", "impotent_key", "known_decrypt_only"] {
+        let body = serde_json::json!({ "requestMetadata": support::metadata() });
+        stand.send(&format!("keys/{key}/metadata"), body).await.is_ok();
+    }
     stand.shim.faults(
         "[[fault]]\nfunction = \"C_EncryptInit\"\naction = \"swap-handles\"\nevery = 3\n\
          [[fault]]\nfunction = \"C_EncryptInit\"\naction = \"drop-sessions\"\nevery = 7\n",

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 /// More than any certificate bundle, and no more than a slip of the hand (`/dev/zero`) may cost.
-const FILE_BYTES_MAX: u64 = 1_048_576;
+const FILE_BYTES_MAX: u64 = 4_194_304;
 
 /// The whole file. What it held stands nowhere else in memory when there is no error: the buffer never grows.
 pub(in crate::config) fn read_limited(path: &Path) -> io::Result<Vec<u8>> {

@@ -30,6 +30,13 @@ pub(super) fn check(config: &mut Config, endpoint: Option<&str>, report: &mut Re
     let chain = chain(&files);
     match config.check_tls(Arc::new(SystemEnv)) {
         Ok(()) => report.ok("certificate, key", "belong together"),
+        // Its dates, which stand below, are reason enough to refuse it.
+        Err(_)
+            if chain
+                .iter()
+                .flatten()
+                .next()
+                .is_some_and(|leaf| leaf.invalid_at(SystemEnv.now()).is_some()) => {}
         Err(error) if chain.is_some() => report.failed(
             "certificate, key",
             error.message,

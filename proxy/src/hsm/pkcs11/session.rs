@@ -147,6 +147,12 @@ impl Opener {
         })
     }
 
+    /// Closes what was lost and not closed since.
+    pub(super) fn close_lost(&self) {
+        let _turn = self.module.turns.take();
+        self.module.close_lost();
+    }
+
     fn explain(&self, error: &Error) -> OpenError {
         self.note(error);
         let token = || self.settings.token.clone();

@@ -225,7 +225,8 @@ pub fn load(path: &Path, patience: Duration) -> Result<Arc<Module>, SurveyError>
     let (tell, told) = mpsc::channel();
     let path = path.to_owned();
     start("survey-load", move || {
-        let _ = tell.send(Module::load(&path));
+        let loaded = Module::load(&path).and_then(|module| module.begin().map(|()| module));
+        let _ = tell.send(loaded);
     })?;
     Ok(told.recv_timeout(patience).map_err(|_| SurveyError::Hung(patience))??)
 }

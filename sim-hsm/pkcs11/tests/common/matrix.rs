@@ -176,7 +176,7 @@ pub(crate) fn verdicts(document: &str) -> Vec<String> {
         .lines()
         .filter(is_row)
         .filter_map(|line| {
-            line.rsplitn(4, " | ").nth(2).map(|_| {
+            line.rsplit(" | ").nth(2).map(|_| {
                 let cells: Vec<&str> = line.split(" | ").collect();
                 cells[..cells.len().saturating_sub(2)].join(" | ")
             })
