@@ -20,6 +20,7 @@ use crate::env::UnixTime;
 use crate::hsm::group::GroupSettings;
 use crate::hsm::pkcs11::{IvSource, TokenChoice};
 use crate::key::{KeyId, KeyName, UriPrefix};
+use crate::quota::Rate;
 use crate::scheme::SampleProxy;
 use crate::tls::SubjectName;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,8 +33,8 @@ use std::time::Duration;
 pub struct Config {
     /// The file it came from, as the user named it.
     pub file: String,
-    /// Where to listen. Port 0 lets the system choose.
-    pub listen: Placed<SocketAddr>,
+    /// Where to listen, at least one address. Port 0 lets the system choose.
+    pub listen: Vec<Placed<SocketAddr>>,
     /// Certificate and key; `None` serves plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Where to answer probes and Prometheus; `None` answers neither.
@@ -193,6 +194,8 @@ pub struct KeyStoreConfig {
     pub access: Access,
     /// Where the Cedar policies are, if it has any.
     pub cedar: Option<CedarConfig>,
+    /// How many requests it may make; `None` for as many as there is room for.
+    pub quota: Option<Rate>,
     /// Who may sign, at least one.
     pub credentials: Vec<CredentialConfig>,
 }

@@ -6,18 +6,19 @@
 mod body;
 mod record;
 mod route;
+mod visit;
 
 use crate::api;
 use crate::app::App;
 use crate::authorise::Asked;
 use crate::calendar::imf_fixdate;
 use crate::error::{ErrorName, XksError};
-use crate::events::AuditEvent;
+use crate::events::{AuditEvent, Operation};
 use crate::sigv4::{self, Received};
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, DATE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::Full;
 use record::Record;
@@ -25,6 +26,7 @@ use route::Route;
 use std::fmt::Display;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
+pub(crate) use visit::Visit;
 
 /// The id of the request in the audit log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,13 +38,22 @@ where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
+    visit(app, request, &Visit { began: Instant::now(), authenticated: &|| () }).await
+}
+
+/// As [`handle`], for a connection that knows when the request began, and wants to know when it is authenticated.
+pub(crate) async fn visit<B>(app: &App, request: Request<B>, visit: &Visit<'_>) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Display,
+{
     let (head, body) = request.into_parts();
     if head.uri.path() == app.ping_path {
         return ping(app, &head.method);
     }
-    let mut record = Record::open(app);
-    let deadline = record.arrived() + app.limits.deadline;
-    match timeout_at(deadline, stations(app, &head, body, &mut record)).await {
+    let mut record = Record::open(app, visit.began);
+    let deadline = record.began() + app.limits.deadline;
+    match timeout_at(deadline, stations(app, &head, body, visit, &mut record)).await {
         Ok(outcome) => record.close(outcome),
         Err(_) => {
             let late = record.late();
@@ -52,7 +63,13 @@ where
 }
 
 /// The stations between head and answer. Each takes values and gives a value or the error to answer with.
-async fn stations<B>(app: &App, head: &Parts, body: B, record: &mut Record<'_>) -> Result<Vec<u8>, XksError>
+async fn stations<B>(
+    app: &App,
+    head: &Parts,
+    body: B,
+    visit: &Visit<'_>,
+    record: &mut Record<'_>,
+) -> Result<Vec<u8>, XksError>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
@@ -63,28 +80,53 @@ where
     }
     // Read to its end even for a path that leads nowhere. Over HTTP/2 an answer that does not wait for the body ends in
     // RST_STREAM(NO_ERROR), and some clients (curl 7.88) then throw the answer away; over HTTP/1.1 it ends the connection.
-    let body = body::read(body, app.limits.body_bytes_max).await?;
+    let mut held = app.bodies.begin();
+    let reader = body::Reader {
+        bytes_max: app.limits.body_bytes_max,
+        // What is refused is read on as well, and thrown away; only over HTTP/1.1 nothing is lost by answering at once.
+        discard_until: (head.version == Version::HTTP_2).then(|| shorter_deadline(app, record)),
+    };
+    let body = reader.read(body, &mut held).await?;
     let route = route?;
     record.lap(|stations| &mut stations.read);
-    let _permit = app.admission.enter().ok_or_else(full_house)?;
+    let _permit = app.admission.enter(&route.store.share).ok_or_else(full_house)?;
     record.event.access_key_id = Some(authenticate(app, &route, head, &body)?);
+    (visit.authenticated)();
     record.lap(|stations| &mut stations.sigv4);
+    grant(&route)?;
     let request = api::Request::parse(route.operation, &body, &app.limits, &mut record.event)?;
-    drop(body);
+    drop((body, held));
     authorise(&route, &mut record.event)?;
     record.lap(|stations| &mut stations.parse);
-    let answer = request.perform(app, &route.store, route.key.as_ref(), hsm_deadline(app, record)).await;
+    let answer = request.perform(app, &route.store, route.key.as_ref(), shorter_deadline(app, record)).await;
     record.lap(|stations| &mut stations.hsm);
     answer
 }
 
-/// The HSM gets a little less than the request has, so that its failure to answer can still be answered in time.
-fn hsm_deadline(app: &App, record: &Record<'_>) -> Instant {
-    record.arrived() + (app.limits.deadline - app.limits.deadline / 32)
+/// The HSM, and a body that is refused, get a little less than the request has, so that their failure to come to an end
+/// can still be answered in time.
+fn shorter_deadline(app: &App, record: &Record<'_>) -> Instant {
+    record.began() + (app.limits.deadline - app.limits.deadline / 32)
 }
 
 fn full_house() -> XksError {
-    XksError::new(ErrorName::ThrottlingException, "limits.in_flight_max requests are in flight")
+    let detail = "limits.in_flight_max: the key store's share and the places for everyone are taken";
+    XksError::new(ErrorName::ThrottlingException, detail)
+}
+
+/// Takes the request out of its key store's quota, whatever then becomes of it (XKS-NET-6).
+fn grant(route: &Route) -> Result<(), XksError> {
+    match &route.store.quota {
+        Some(quota) if route.operation != Operation::GetHealthStatus && !quota.take() => {
+            let rate = quota.rate();
+            let detail = format!(
+                "quota.requests_per_s = {} with burst = {} is used up",
+                rate.requests_per_s, rate.burst
+            );
+            Err(XksError::new(ErrorName::ThrottlingException, detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Verifies the signature against the credentials of the key store that the path selected, and of no other
@@ -160,7 +202,7 @@ pub(crate) fn refuse_head(app: &App, status: StatusCode) -> Response<Full<Bytes>
         _ => "This is not an HTTP request.",
     };
     let error = XksError::new(ErrorName::ValidationException, sentence).with_sentence(sentence);
-    Record::open(app).close(Err(error.with_status(status)))
+    Record::open(app, Instant::now()).close(Err(error.with_status(status)))
 }
 
 /// An answer of any kind; `Date` comes from the same clock as everything else.

@@ -6,9 +6,10 @@
 //! |---|---|---|
 //! | TCP | [`server`] | takes connections up to a limit, drains on shutdown |
 //! | TLS | [`tls`] | rustls set-up: TLS 1.2 and 1.3 with the spec's cipher suites |
-//! | HTTP | [`http`] | deadline, routing, body limit; `handle` shows all stations in order |
+//! | HTTP | [`http`] | deadline, routing, body limits; `handle` shows all stations in order |
 //! | admit | [`admission`] | how much is let in at once |
 //! | SigV4 | [`sigv4`] | pure verification of the signature |
+//! | quota | [`quota`] | how many requests per second a key store may make |
 //! | parse | [`api`] | JSON to typed requests, one file per operation |
 //! | allow | [`authorise`] | pure decision on key, operation and caller |
 //! | HSM | [`hsm`] | the `Hsm` capability; [`hsm::pkcs11`] is the production implementation |
@@ -25,6 +26,7 @@ pub mod admission;
 pub mod api;
 pub mod app;
 pub mod authorise;
+mod bodies;
 pub mod calendar;
 pub mod config;
 pub mod env;
@@ -37,6 +39,7 @@ pub mod key;
 pub mod metrics;
 #[cfg(feature = "daemon")]
 pub mod ops;
+pub mod quota;
 pub mod scheme;
 pub mod secret;
 pub mod server;

@@ -11,8 +11,10 @@ mod daemon {
     pub(crate) mod doctor;
     pub(crate) mod help;
     pub(crate) mod keys;
+    pub(crate) mod listen;
     pub(crate) mod log;
     pub(crate) mod new_file;
+    pub(crate) mod open_files;
     pub(crate) mod ops;
     pub(crate) mod policy;
     pub(crate) mod process;

@@ -2,15 +2,21 @@
 //!
 //! Place on the map: the outermost station. [`serve`] is generic over the listener, so that it runs over real sockets
 //! and simulated ones, and uses no time but tokio's. What is bounded here (XKS-NET-9): connections, the time of a TLS
-//! handshake, of a request's head and of idling, the size of a head, and HTTP/2 streams per connection.
+//! handshake, of a request's head and of idling, the size of a head, and HTTP/2 streams per connection. Who has not
+//! carried an authenticated request may idle less, and goes first when the house is full.
 
 mod activity;
 mod connection;
 mod counts;
 mod guarded_io;
+#[cfg(feature = "daemon")]
+mod listeners;
+mod strangers;
 mod streams;
 
 pub use counts::{Counts, Refused};
+#[cfg(feature = "daemon")]
+pub use listeners::Listeners;
 
 use crate::app::App;
 use crate::tls::ServerTls;
@@ -19,6 +25,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use strangers::Strangers;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -31,19 +38,6 @@ pub trait Listen: Send + 'static {
 
     /// Waits for the next connection. Must lose none when the future is dropped before it is ready.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
-}
-
-#[cfg(feature = "daemon")]
-impl Listen for tokio::net::TcpListener {
-    type Io = tokio::net::TcpStream;
-
-    async fn accept(&mut self) -> io::Result<Self::Io> {
-        let (stream, _peer) = Self::accept(self).await?;
-        // An answer is one small write; waiting for more to send would only add latency. A connection that is already
-        // gone says so when it is read.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
-    }
 }
 
 /// How long to wait after a failed accept: the cause (no file descriptors left) seldom passes at once.
@@ -63,28 +57,33 @@ pub async fn serve<L: Listen>(
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let places = Arc::new(Semaphore::new(app.limits.connections_max));
+    let strangers = Strangers::default();
     let (drain, draining) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        // The place is taken before the connection, so a full house waits in the kernel's queue.
+        // In a full house one waits at the door, and all others in the kernel's queue.
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            let io = listener.accept().await?;
+            let place = strangers.make_room(&places, app.limits.deadline).await;
+            Ok((io, place))
         };
-        let (place, accepted) = tokio::select! {
+        let accepted: io::Result<_> = tokio::select! {
             biased;
             () = &mut shutdown => break,
             next = next => next,
         };
         match accepted {
-            Ok(io) => {
+            Ok((io, place)) => {
+                let stranger = strangers.enter();
+                let id = stranger.id();
                 let current = tls.as_ref().map(|tls| Arc::clone(&tls.current().config));
-                let served = connection::serve(io, Arc::clone(&app), current, draining.clone());
-                connections.spawn(async move {
+                let served = connection::serve(io, Arc::clone(&app), current, stranger, draining.clone());
+                let task = connections.spawn(async move {
                     served.await;
                     drop(place);
                 });
+                strangers.introduce(id, task);
             }
             Err(error) => {
                 app.connections.refuse(Refused::Accept);

@@ -43,7 +43,7 @@ fn the_example_is_right_as_it_is() {
     let config = Config::parse("/etc/xks/xks.toml", EXAMPLE).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
     assert_eq!(config.settings, Settings::default());
-    assert_eq!(config.listen.value.to_string(), "0.0.0.0:8443");
+    assert_eq!(config.listen[0].value.to_string(), "0.0.0.0:8443");
     let tls = config.tls.unwrap();
     assert_eq!(tls.key_file.value, Path::new("/etc/xks/tls/key.pem"), "relative to the configuration");
     let store = &config.key_stores[0];
@@ -86,6 +86,8 @@ fn the_defaults_in_the_example_are_the_real_ones() {
     let config = Config::parse("xks.toml", &text).unwrap();
     assert_eq!(config.settings, Settings::default());
     assert_eq!(config.key_stores[0].keys.others, OtherKeys::ByLabel);
+    let quota = config.key_stores[0].quota;
+    assert_eq!(quota.map(|rate| rate.burst), quota.map(|rate| rate.requests_per_s));
     let hsm = &config.hsms[0];
     let default = Pkcs11Settings::new("m", TokenChoice::Slot(0), Secret::new(String::new()));
     assert_eq!(hsm.sessions_max, Some(default.sessions_max));

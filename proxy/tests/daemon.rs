@@ -657,6 +657,80 @@ fn a_port_in_use_is_refused() {
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(2), expected.into()));
 }
 
+/// `[::]` beside an IPv4 address on the same port takes IPv6 only; else the second bind would find the port in use.
+#[test]
+fn it_listens_on_ipv4_and_ipv6_side_by_side() {
+    let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+    let setup = Setup::new();
+    setup.change("\"127.0.0.1:0\"", &format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]"));
+    let mut daemon = Daemon::start(&setup);
+    assert_eq!(daemon.wait_for("listening")["address"], format!("[::]:{port}"));
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        let body = json!({ "requestMetadata": metadata() });
+        let (status, _) = ask(TcpStream::connect(address).unwrap(), "health", &body, CREDENTIAL);
+        assert_eq!(status, 200);
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), Some(0));
+}
+
+#[test]
+fn a_reload_takes_over_a_quota() {
+    let setup = Setup::new();
+    let with_quota = |burst: u32| {
+        let quota = format!("quota = {{ requests_per_s = 1, burst = {burst} }}\ncredential = [");
+        setup.change("credential = [", &quota);
+    };
+    let mut daemon = Daemon::start(&setup);
+    let ask = |daemon: &Daemon| daemon.ask("keys/known/encrypt", &encrypt("aGk="), CREDENTIAL).0;
+    assert_eq!(ask(&daemon), 200);
+    with_quota(1_000);
+    assert_eq!(daemon.reload(), "reloaded");
+    let statuses: Vec<u16> = (0..3).map(|_| ask(&daemon)).collect();
+    assert_eq!(statuses, [200; 3]);
+    with_quota(1);
+    assert_eq!(daemon.reload(), "reloaded");
+    // However slow this machine is: one request per second, so of many that take less than that some are refused.
+    let mut statuses = Vec::new();
+    while !statuses.contains(&429) {
+        assert!(statuses.len() < 1_000, "never refused");
+        statuses.push(ask(&daemon));
+    }
+    assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+}
+
+#[test]
+fn too_few_open_files_are_made_more_or_warned_of() {
+    let setup = Setup::new();
+    setup.change("[[hsm]]", "[limits]\nconnections_max = 300\n[[hsm]]");
+    // 300 connections, 2 sessions, 16 that may be set aside, 64 other files.
+    for (limits, warns) in [("ulimit -Hn 382; ulimit -Sn 100", false), ("ulimit -n 381", true)] {
+        let serve = setup.command("serve");
+        let mut words = vec![serve.get_program().to_string_lossy().into_owned()];
+        words.extend(serve.get_args().map(|word| word.to_string_lossy().into_owned()));
+        let script = format!("{limits}; exec {}", words.join(" "));
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).env("SOFTHSM2_CONF", setup.path("softhsm2.conf"));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut daemon = Daemon { child, lines, address: ([0, 0, 0, 0], 0).into() };
+        let first = daemon.line().unwrap()["message"].as_str().unwrap().to_owned();
+        if warns {
+            assert_eq!(
+                first,
+                "the process may open 381 files and may need 382, for limits.connections_max = 300 and one for each \
+                 HSM session: raise its limit (systemd: LimitNOFILE=382; shell: ulimit -n 382), or lower \
+                 connections_max"
+            );
+            continue;
+        }
+        assert_eq!(first, "listening");
+        let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.child.id())).unwrap();
+        let open_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(open_files.split_whitespace().nth(3), Some("382"));
+    }
+}
+
 #[test]
 fn wrong_usage_ends_with_2() {
     let output = Command::new(env!("CARGO_BIN_EXE_xks-proxy")).arg("serve").output().unwrap();

@@ -24,6 +24,7 @@ use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::hsm::group::HsmGroup;
 use crate::hsm::monitored::Monitored;
+use crate::quota::Quota;
 use crate::sigv4::Credential;
 use crate::tls::ServerTls;
 use std::collections::BTreeMap;
@@ -58,7 +59,7 @@ impl Config {
         let accesses = self.accesses()?;
         let hsms = self.open_hsms()?;
         let monitors = self.monitors(&hsms);
-        let made = self.groups(&monitors, None)?;
+        let made = self.groups(&hsms, &monitors, None)?;
         let stores = self.stores(credentials, accesses, &made);
         let groups = Groups::default();
         groups.replace(made);
@@ -82,6 +83,7 @@ impl Config {
                 region: store.region.clone(),
                 keys: store.keys.clone(),
                 access,
+                quota: store.quota.map(Quota::new),
                 sample_proxy: store.sample_proxy.clone(),
                 ..KeyStore::new(&*store.name, store.prefix.clone(), credentials, hsm)
             });
@@ -91,8 +93,8 @@ impl Config {
 }
 
 impl Ready {
-    /// Takes over a configuration read anew: of the key stores credentials, keys, rules (XKS-AUTH-4, XKS-AZ-4) and which
-    /// HSMs they use, of TLS the certificate, its key and the known clients, and how often files are looked at. No
+    /// Takes over a configuration read anew: of the key stores credentials, keys, rules (XKS-AUTH-4, XKS-AZ-4), quotas
+    /// and which HSMs they use, of TLS the certificate, its key and the known clients, and how often files are looked at. No
     /// connection is dropped and no HSM is opened again; TLS serves new connections only.
     ///
     /// # Errors
@@ -120,7 +122,7 @@ impl Ready {
         // All is read before anything is replaced.
         let served = config.served(Arc::clone(&self.app.env))?;
         let credentials = config.credentials()?;
-        let groups = config.groups(&self.monitors, Some((&self.config, &self.groups)))?;
+        let groups = config.groups(&self.hsms, &self.monitors, Some((&self.config, &self.groups)))?;
         let accesses = config.accesses()?;
         let stores = config.stores(credentials, accesses, &groups);
         self.app.replace_stores(stores).map_err(|error| config.error(1, error.to_string()))?;

@@ -9,9 +9,11 @@ mod hsm;
 mod key_store;
 mod keys;
 mod limits;
+mod listen;
 mod log;
 mod ops;
 mod otel;
+mod quota;
 mod reload;
 mod rules;
 mod secret;
@@ -26,7 +28,6 @@ use compatibility::without_sample_version;
 use failover::not_redundant;
 use key_store::not_isolated;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,16 +37,7 @@ use toml::Spanned;
 pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError> {
     let place = Place { source };
     let server = raw.server.into_inner();
-    let listen: SocketAddr = server.listen.as_ref().trim().parse().map_err(|_| {
-        place.error(
-            &server.listen,
-            format!(
-                "listen = {:?} is not an address and port: write one like \"0.0.0.0:8443\" or \"[::]:8443\"",
-                server.listen.as_ref()
-            ),
-        )
-    })?;
-    let listen = Placed { line: place.line(&server.listen), value: listen };
+    let listen = place.listen(server.listen)?;
     let ping_path = place.ping_path(server.ping_path)?;
     let mut warnings = Vec::new();
     let tls = server.tls.map(|tls| place.tls(tls.into_inner(), &mut warnings)).transpose()?;

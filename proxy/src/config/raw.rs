@@ -4,6 +4,9 @@
 //! Place on the map: `config` reads text into [`Raw`], `check` makes a `Config` of it.
 
 use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use std::fmt;
 use toml::Spanned;
 
 /// A value and where it stands.
@@ -32,9 +35,39 @@ pub(super) struct Raw {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawServer {
-    pub(super) listen: Spanned<String>,
+    pub(super) listen: Spanned<RawListen>,
     pub(super) ping_path: At<String>,
     pub(super) tls: At<RawTls>,
+}
+
+pub(super) enum RawListen {
+    One(String),
+    Several(Vec<Spanned<String>>),
+}
+
+/// By hand, because an untagged enum knows no lines.
+impl<'de> Deserialize<'de> for RawListen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrSeveral;
+
+        impl<'de> Visitor<'de> for OneOrSeveral {
+            type Value = RawListen;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<RawListen, E> {
+                Ok(RawListen::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<RawListen, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(items)).map(RawListen::Several)
+            }
+        }
+
+        deserializer.deserialize_any(OneOrSeveral)
+    }
 }
 
 #[derive(Deserialize)]
@@ -96,10 +129,12 @@ pub(super) struct RawLimits {
     pub(super) in_flight_max: At<u64>,
     pub(super) connections_max: At<u64>,
     pub(super) body_bytes_max: At<u64>,
+    pub(super) body_bytes_in_flight_max: At<u64>,
     pub(super) header_bytes_max: At<u64>,
     pub(super) headers_max: At<u64>,
     pub(super) handshake_timeout_ms: At<u64>,
     pub(super) head_timeout_ms: At<u64>,
+    pub(super) first_request_timeout_ms: At<u64>,
     pub(super) idle_timeout_ms: At<u64>,
     pub(super) drain_timeout_ms: At<u64>,
     pub(super) plaintext_bytes_max: At<u64>,
@@ -152,6 +187,7 @@ pub(super) struct RawKeyStore {
     pub(super) hsm: At<String>,
     pub(super) hsms: At<Vec<Spanned<String>>>,
     pub(super) find_keys_by: Option<RawFindKeysBy>,
+    pub(super) quota: At<RawQuota>,
     pub(super) failover: At<RawFailover>,
     pub(super) allow_mode: Option<RawMode>,
     #[serde(default)]
@@ -162,6 +198,13 @@ pub(super) struct RawKeyStore {
     #[serde(default)]
     pub(super) allow: Vec<RawAllow>,
     pub(super) cedar: Option<RawCedar>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawQuota {
+    pub(super) requests_per_s: Spanned<u64>,
+    pub(super) burst: At<u64>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -254,8 +297,8 @@ pub(super) struct RawCedar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::de::Error as _;
     use serde::de::value::Error;
-    use serde::de::{Deserializer, Error as _, Visitor};
 
     /// Answers the question which fields a struct has, and nothing else.
     struct AskFields<'a>(&'a mut Vec<&'static str>);
@@ -305,6 +348,7 @@ mod tests {
             ("[identity]", fields::<RawIdentity>()),
             ("[[hsm]]", fields::<RawHsm>()),
             ("[[key_store]]", fields::<RawKeyStore>()),
+            ("[key_store.quota]", fields::<RawQuota>()),
             ("[key_store.failover]", fields::<RawFailover>()),
             ("[[key_store.credential]]", fields::<RawCredential>()),
             ("[[key_store.key]]", fields::<RawKey>()),

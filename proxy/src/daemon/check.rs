@@ -52,10 +52,9 @@ async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
     let config = &ready.config;
     let mut warnings = config.warnings.clone();
     let scheme = if ready.tls.is_some() { "HTTPS" } else { "plain HTTP" };
-    let mut summary = vec![
-        format!("file        {}", config.file),
-        format!("listen      {}, {scheme}", config.listen.value),
-    ];
+    let mut summary = vec![format!("file        {}", config.file)];
+    let addresses = config.listen.iter().map(|address| address.value);
+    summary.extend(addresses.map(|address| format!("listen      {address}, {scheme}")));
     for (hsm, open) in config.hsms.iter().zip(ready.hsms.iter()) {
         for device in open.health(Instant::now() + PATIENCE).await {
             if device.status == HealthStatus::Unavailable {

@@ -3,7 +3,7 @@
 //! Place on the map: part of the daemon, started by `serve`.
 
 use crate::daemon::log::Log;
-use crate::daemon::{process, serve};
+use crate::daemon::{listen, process};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use xks_proxy::config::{ConfigError, Ready};
@@ -17,8 +17,8 @@ pub(crate) async fn start(
     log: &Log,
     spans: Option<Arc<SpanCounts>>,
 ) -> Result<Option<JoinHandle<()>>, ConfigError> {
-    let Some(listen) = &ready.config.ops else { return Ok(None) };
-    let listener = serve::bind(&ready.config, listen).await?;
+    let Some(address) = &ready.config.ops else { return Ok(None) };
+    let listener = listen::bind_one(&ready.config, address)?;
     let tls = ready.tls.clone();
     let hsms = ready.config.hsms.iter().zip(ready.hsms.iter()).zip(&ready.monitors);
     let sources = Sources {

@@ -1,23 +1,23 @@
 //! `xks-proxy serve`: bind, serve, drain on SIGTERM or SIGINT; `reload` runs beside it.
 
+use crate::daemon::listen::bind;
 use crate::daemon::log::Log;
+use crate::daemon::open_files;
 use crate::daemon::ops;
 use crate::daemon::reload;
 use crate::daemon::traces::Traces;
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use xks_proxy::config::{Config, ConfigError, Placed};
+use xks_proxy::config::Config;
 use xks_proxy::env::{Env, SystemEnv};
 use xks_proxy::events::{Several, Subscriber};
 use xks_proxy::metrics::Metrics;
-use xks_proxy::server;
+use xks_proxy::server::{self, Listeners};
 
 /// How long a reload at hand may hold up the end: a little more than a helper command may take.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(11);
@@ -56,25 +56,28 @@ async fn serve(file: &Path) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     metrics.configured(SystemEnv.now());
     ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    open_files::provide(&ready.config).iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let ops = ops::start(&ready, Arc::clone(&metrics), &log, traces.counts());
     let ops = ops.await.map_err(|error| error.to_string())?;
-    let listener = bind(&ready.config, &ready.config.listen).await.map_err(|error| error.to_string())?;
-    let address =
-        listener.local_addr().map_err(|error| format!("the listening socket has no address ({error})"))?;
+    let sockets = bind(&ready.config).map_err(|error| error.to_string())?;
     let (app, tls) = (Arc::clone(&ready.app), ready.tls.clone());
     let mut watches = JoinSet::new();
     for monitor in ready.monitors.iter().map(Arc::clone) {
         watches.spawn(async move { monitor.watch().await });
     }
-    tracing::info!(
-        %address,
-        tls = tls.is_some(),
-        key_stores = ready.config.key_stores.len(),
-        hsms = ready.hsms.len(),
-        version = env!("CARGO_PKG_VERSION"),
-        "listening"
-    );
+    for socket in &sockets {
+        let address =
+            socket.local_addr().map_err(|error| format!("the listening socket has no address ({error})"))?;
+        tracing::info!(
+            %address,
+            tls = tls.is_some(),
+            key_stores = ready.config.key_stores.len(),
+            hsms = ready.hsms.len(),
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
+    }
     let reloads = tokio::spawn(reload::run(hangup, file.to_owned(), ready, taken, metrics));
     let shutdown = async move {
         let name = tokio::select! {
@@ -83,7 +86,7 @@ async fn serve(file: &Path) -> Result<(), String> {
         };
         tracing::info!(signal = name, "draining");
     };
-    server::serve(listener, app, tls, shutdown).await;
+    server::serve(Listeners::new(sockets), app, tls, shutdown).await;
     watches.shutdown().await;
     reloads.abort();
     // What the task held is dropped then, and so the HSMs are closed.
@@ -95,23 +98,4 @@ async fn serve(file: &Path) -> Result<(), String> {
     tracing::info!("stopped");
     log.flush();
     Ok(())
-}
-
-/// Opens a socket; what is wrong is said at the line that names it.
-#[expect(clippy::disallowed_methods, reason = "the daemon opens its sockets here")]
-pub(crate) async fn bind(config: &Config, listen: &Placed<SocketAddr>) -> Result<TcpListener, ConfigError> {
-    TcpListener::bind(listen.value).await.map_err(|error| {
-        let (why, advice) = match error.kind() {
-            ErrorKind::AddrInUse => {
-                ("the port is in use".to_owned(), "stop the process that has it, or change `listen`")
-            }
-            ErrorKind::PermissionDenied => (
-                "permission denied".to_owned(),
-                "ports below 1024 need root or CAP_NET_BIND_SERVICE; grant it, or change `listen`",
-            ),
-            ErrorKind::AddrNotAvailable => ("this machine has no such address".to_owned(), "change `listen`"),
-            _ => (error.to_string(), "change `listen`"),
-        };
-        config.error(listen.line, format!("cannot listen on {}: {why}: {advice}", listen.value))
-    })
 }

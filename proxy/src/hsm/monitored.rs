@@ -71,8 +71,8 @@ pub struct Monitored {
     name: String,
     inner: Arc<dyn Hsm>,
     settings: MonitorSettings,
-    latest: Mutex<Option<Latest>>,
-    calls: Calls,
+    latest: Arc<Mutex<Option<Latest>>>,
+    calls: Arc<Calls>,
 }
 
 /// Data calls since the last check. Counters that protect no other data, so any order of memory will do.
@@ -88,7 +88,18 @@ struct Calls {
 impl Monitored {
     /// Watches `inner`, once [`watch`](Self::watch) runs. `name` is for logs.
     pub fn new(name: impl Into<String>, inner: Arc<dyn Hsm>, settings: MonitorSettings) -> Self {
-        Self { name: name.into(), inner, settings, latest: Mutex::new(None), calls: Calls::default() }
+        Self { name: name.into(), inner, settings, latest: Arc::default(), calls: Arc::default() }
+    }
+
+    /// The same watch over the same HSM, whose calls go by another handle of it.
+    pub fn over(&self, handle: Arc<dyn Hsm>) -> Self {
+        Self {
+            name: self.name.clone(),
+            inner: handle,
+            settings: self.settings,
+            latest: Arc::clone(&self.latest),
+            calls: Arc::clone(&self.calls),
+        }
     }
 
     /// Checks for ever: at once, then at every interval, and every second while something is wrong.

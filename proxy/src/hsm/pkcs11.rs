@@ -6,6 +6,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `pool` | threads with one session each, bounded queue, deadline, setting hung calls aside |
+//! | `lanes` | that queue: a lane per key store, served in turn |
 //! | `inline` | the same operations on the caller's own thread, for the simulation |
 //! | `keeper` | replaces a lost session, and repeats the call once |
 //! | `session` | login, key look-up, AES-GCM |
@@ -18,6 +19,7 @@
 pub mod codes;
 mod inline;
 mod keeper;
+mod lanes;
 mod module;
 pub mod names;
 mod pool;
@@ -138,6 +140,18 @@ impl Pkcs11Hsm {
         let pool = Pool::start(Arc::clone(&opener), session, limits)
             .map_err(|error| OpenError::NoThread(error.to_string()))?;
         Ok(Self { pool, opener, health_key, identity, unknown })
+    }
+
+    /// The same token by another handle, whose requests wait for a session in a lane of their own: a crowd in one lane
+    /// does not keep the others waiting. For each key store that shares the token. It ends with its last handle.
+    pub fn another(&self) -> Self {
+        Self {
+            pool: self.pool.another(),
+            opener: Arc::clone(&self.opener),
+            health_key: self.health_key.clone(),
+            identity: self.identity.clone(),
+            unknown: self.unknown.clone(),
+        }
     }
 
     /// Threads left behind in calls that have not returned: 0 when all is well, at most `set_aside_max`.

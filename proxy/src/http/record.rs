@@ -15,22 +15,21 @@ use tokio::time::Instant;
 /// Emits exactly one event: when closed with an answer, or when dropped without one.
 pub(super) struct Record<'a> {
     app: &'a App,
-    arrived: Instant,
+    began: Instant,
     last_lap: Instant,
     emitted: bool,
     pub(super) event: AuditEvent,
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn open(app: &'a App) -> Self {
-        let arrived = Instant::now();
+    pub(super) fn open(app: &'a App, began: Instant) -> Self {
         let event = AuditEvent::new(app.env.now(), format!("{:016x}", app.env.noise()));
-        Self { app, arrived, last_lap: arrived, emitted: false, event }
+        Self { app, began, last_lap: began, emitted: false, event }
     }
 
-    /// When the head of the request had arrived.
-    pub(super) fn arrived(&self) -> Instant {
-        self.arrived
+    /// When the request began to arrive.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     pub(super) fn routed(&mut self, route: &Route) {
@@ -76,7 +75,7 @@ impl<'a> Record<'a> {
 
     fn emit(&mut self) {
         self.emitted = true;
-        self.event.stations.total = self.arrived.elapsed();
+        self.event.stations.total = self.began.elapsed();
         self.app.subscriber.audit(&self.event);
     }
 }

@@ -26,6 +26,7 @@ impl Route {
     /// Matches the path exactly as it was sent: nothing is decoded, nothing normalised, so one resource has one path.
     /// A query selects nothing; it is part of what is signed.
     pub(super) fn find(app: &App, head: &Parts) -> Result<Self, XksError> {
+        fits(app, head)?;
         let route = Self::of_path(app, head)?;
         if head.method != Method::POST {
             let detail = format!("the method is {:.32}", head.method.as_str());
@@ -77,6 +78,20 @@ impl Route {
             app.store(prefix).ok_or_else(|| unknown(format!("no key store has the prefix {prefix:?}")))?;
         Ok(Self { store, operation, key })
     }
+}
+
+/// HTTP/1.1 counts the fields of a head before it is a request; HTTP/2 limits their bytes only, so here they are counted
+/// (XKS-NET-9).
+fn fits(app: &App, head: &Parts) -> Result<(), XksError> {
+    let (fields, max) = (head.headers.len(), app.limits.headers_max);
+    if fields <= max {
+        return Ok(());
+    }
+    let detail = format!("the head has {fields} fields; limits.headers_max = {max}");
+    let error = XksError::new(ErrorName::ValidationException, detail);
+    Err(error
+        .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+        .with_sentence("The head of the request is too large."))
 }
 
 /// Whether `Content-Type` is `application/json`, whatever its parameters (RFC 9110, 8.3.1).

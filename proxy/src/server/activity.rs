@@ -20,6 +20,8 @@ struct State {
     quiet_since: Instant,
     /// When the first byte of a head arrived that is not complete yet.
     head_since: Option<Instant>,
+    /// A request has been authenticated.
+    proven: bool,
     /// The first bytes of the connection.
     opening: Vec<u8>,
 }
@@ -37,8 +39,13 @@ pub(super) enum Expiry {
 
 impl Activity {
     pub(super) fn begin() -> Self {
-        let (in_flight, quiet_since) = (0, Instant::now());
-        Self(Mutex::new(State { in_flight, quiet_since, head_since: None, opening: Vec::new() }))
+        Self(Mutex::new(State {
+            in_flight: 0,
+            quiet_since: Instant::now(),
+            head_since: None,
+            proven: false,
+            opening: Vec::new(),
+        }))
     }
 
     pub(super) fn bytes_arrived(&self, bytes: &[u8]) {
@@ -53,19 +60,29 @@ impl Activity {
     /// A head is complete; the request lasts until the guard is dropped.
     pub(super) fn request(&self) -> InFlight<'_> {
         let mut state = self.state();
+        let head_since = state.head_since.take();
         state.in_flight += 1;
-        state.head_since = None;
-        InFlight(self)
+        // Of a request that was sent before the last one was answered, nothing but the end of its head is known.
+        let began = head_since.filter(|_| !state.is_http2()).unwrap_or_else(Instant::now);
+        InFlight { activity: self, began }
+    }
+
+    /// A request has been authenticated. True the first time.
+    pub(super) fn prove(&self) -> bool {
+        !std::mem::replace(&mut self.state().proven, true)
     }
 
     pub(super) fn expiry(&self, limits: &Limits) -> Expiry {
         let state = self.state();
-        // Between HTTP/2 requests come frames that are no part of a head, so there only the idle limit holds.
-        let http2 = state.opening == HTTP2_OPENING;
+        let idle = if state.proven {
+            limits.idle_timeout
+        } else {
+            limits.first_request_timeout.min(limits.idle_timeout)
+        };
         match state.head_since {
             _ if state.in_flight > 0 => Expiry::Never,
-            Some(since) if !http2 => Expiry::Head(since + limits.head_timeout),
-            _ => Expiry::Idle(state.quiet_since + limits.idle_timeout),
+            Some(since) if !state.is_http2() => Expiry::Head(since + limits.head_timeout),
+            _ => Expiry::Idle(state.quiet_since + idle),
         }
     }
 
@@ -74,12 +91,23 @@ impl Activity {
     }
 }
 
+impl State {
+    /// Between HTTP/2 requests come frames that are no part of a head, so there bytes say nothing of when one began.
+    fn is_http2(&self) -> bool {
+        self.opening == HTTP2_OPENING
+    }
+}
+
 /// One request being worked on.
-pub(super) struct InFlight<'a>(&'a Activity);
+pub(super) struct InFlight<'a> {
+    activity: &'a Activity,
+    /// When its first byte arrived, or, where that is not known, when its head was complete.
+    pub(super) began: Instant,
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.activity.state();
         state.in_flight -= 1;
         state.quiet_since = Instant::now();
     }
@@ -95,7 +123,7 @@ mod tests {
     async fn a_head_that_has_begun_must_end_soon_and_silence_may_last_longer() {
         let limits = Limits::default();
         let (activity, start) = (Activity::begin(), Instant::now());
-        assert_eq!(activity.expiry(&limits), Expiry::Idle(start + limits.idle_timeout));
+        assert_eq!(activity.expiry(&limits), Expiry::Idle(start + limits.first_request_timeout));
         advance(Duration::from_secs(1)).await;
         activity.bytes_arrived(b"P");
         advance(Duration::from_secs(1)).await;
@@ -103,9 +131,13 @@ mod tests {
         let head_since = start + Duration::from_secs(1);
         assert_eq!(activity.expiry(&limits), Expiry::Head(head_since + limits.head_timeout));
         let request = activity.request();
+        assert_eq!(request.began, head_since);
         activity.bytes_arrived(b"a body");
         assert_eq!(activity.expiry(&limits), Expiry::Never);
+        assert_eq!(activity.request().began, Instant::now(), "sent ahead of the answer");
         drop(request);
+        assert_eq!(activity.expiry(&limits), Expiry::Idle(Instant::now() + limits.first_request_timeout));
+        assert_eq!((activity.prove(), activity.prove()), (true, false));
         assert_eq!(activity.expiry(&limits), Expiry::Idle(Instant::now() + limits.idle_timeout));
     }
 
@@ -114,6 +146,8 @@ mod tests {
         let (limits, activity) = (Limits::default(), Activity::begin());
         activity.bytes_arrived(b"PR");
         activity.bytes_arrived(b"I * HTTP/2.0");
-        assert_eq!(activity.expiry(&limits), Expiry::Idle(Instant::now() + limits.idle_timeout));
+        assert_eq!(activity.expiry(&limits), Expiry::Idle(Instant::now() + limits.first_request_timeout));
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(activity.request().began, Instant::now());
     }
 }

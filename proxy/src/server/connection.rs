@@ -5,9 +5,10 @@
 use super::activity::{Activity, Expiry};
 use super::counts::Refused;
 use super::guarded_io::GuardedIo;
+use super::strangers::Stranger;
 use super::streams::{Spawner, Streams};
 use crate::app::{App, Limits};
-use crate::http::handle;
+use crate::http::{Visit, visit};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -37,16 +38,17 @@ pub(super) async fn serve<T>(
     io: T,
     app: Arc<App>,
     tls: Option<Arc<rustls::ServerConfig>>,
+    stranger: Stranger,
     draining: watch::Receiver<bool>,
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let counted = Arc::clone(&app);
     let _open = counted.connections.enter();
-    let Some(tls) = tls else { return serve_http(io, app, draining).await };
+    let Some(tls) = tls else { return serve_http(io, app, stranger, draining).await };
     let until = Instant::now() + app.limits.handshake_timeout;
     match timeout_at(until, TlsAcceptor::from(tls).accept(io).into_fallible()).await {
-        Ok(Ok(stream)) => serve_http(stream, app, draining).await,
+        Ok(Ok(stream)) => serve_http(stream, app, stranger, draining).await,
         // At a level an operator can switch on: scanners and TCP health checks make this an everyday event.
         Ok(Err((error, io))) => {
             counted.connections.refuse(Refused::Handshake);
@@ -70,18 +72,25 @@ async fn let_read(mut io: impl AsyncRead + AsyncWrite + Unpin) {
     while matches!(unread.read(&mut piece).await, Ok(1..)) {}
 }
 
-async fn serve_http<T>(io: T, app: Arc<App>, mut draining: watch::Receiver<bool>)
+async fn serve_http<T>(io: T, app: Arc<App>, stranger: Stranger, mut draining: watch::Receiver<bool>)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::begin());
+    let stranger = Arc::new(stranger);
     let streams = Streams::default();
     let http = http_settings(&app.limits, streams.spawner());
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (app, activity) = (Arc::clone(&app), Arc::clone(&activity));
+        let (app, activity, stranger) = (Arc::clone(&app), Arc::clone(&activity), Arc::clone(&stranger));
         async move {
-            let _in_flight = activity.request();
-            Ok::<_, Infallible>(handle(&app, request).await)
+            let in_flight = activity.request();
+            let authenticated = || {
+                if activity.prove() {
+                    stranger.prove();
+                }
+            };
+            let seen = Visit { began: in_flight.began, authenticated: &authenticated };
+            Ok::<_, Infallible>(visit(&app, request, &seen).await)
         }
     });
     let io = TokioIo::new(GuardedIo::new(io, Arc::clone(&app), Arc::clone(&activity)));

@@ -203,7 +203,8 @@ pub(crate) fn without(mut value: Value, field: &str) -> Value {
 }
 
 /// Wall time that stands still, and request ids that count.
-struct StandingClock(AtomicU64);
+#[derive(Default)]
+pub(crate) struct StandingClock(AtomicU64);
 
 impl Env for StandingClock {
     fn now(&self) -> UnixTime {

@@ -50,6 +50,7 @@ impl Config {
     /// The group of each key store. One that is as it was in `before` is taken over.
     pub(super) fn groups(
         &self,
+        hsms: &Hsms,
         monitors: &[Arc<Monitored>],
         before: Option<(&Self, &Groups)>,
     ) -> Result<BTreeMap<String, Arc<HsmGroup>>, ConfigError> {
@@ -63,10 +64,10 @@ impl Config {
                 Some(group) => group,
                 None => {
                     let member = |index: &usize| {
-                        Some(Member::monitored(
-                            &*self.hsms.get(*index)?.name.value,
-                            Arc::clone(monitors.get(*index)?),
-                        ))
+                        // Key stores that share an HSM share it fairly: each by a handle of its own.
+                        let hsm = Arc::new(hsms.get(*index)?.another());
+                        let monitored = Arc::new(monitors.get(*index)?.over(hsm));
+                        Some(Member::monitored(&*self.hsms.get(*index)?.name.value, monitored))
                     };
                     let members = store.hsms.iter().filter_map(member).collect();
                     let made = HsmGroup::new(members, store.failover);

@@ -72,6 +72,7 @@ impl Place<'_> {
             access,
             cedar,
             sample_proxy,
+            quota: store.quota.map(|quota| self.quota(quota)).transpose()?,
             credentials,
         })
     }

@@ -12,7 +12,7 @@ impl Place<'_> {
     pub(super) fn ops(
         &self,
         raw: Option<Spanned<RawOps>>,
-        main: &Placed<SocketAddr>,
+        main: &[Placed<SocketAddr>],
         warnings: &mut Vec<String>,
     ) -> Result<Option<Placed<SocketAddr>>, ConfigError> {
         let Some(raw) = raw else { return Ok(None) };
@@ -26,7 +26,7 @@ impl Place<'_> {
                 ),
             )
         })?;
-        if address == main.value && address.port() != 0 {
+        if main.iter().any(|main| main.value == address) && address.port() != 0 {
             return Err(self.error(
                 &listen,
                 format!("listen = {address} is what [server] listens on already: choose another port"),

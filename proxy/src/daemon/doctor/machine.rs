@@ -3,30 +3,27 @@
 //! Place on the map: part of `doctor`.
 
 use super::report::Report;
+use crate::daemon::open_files::{most, needed, sessions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
-use xks_proxy::config::Config;
+use xks_proxy::config::{Config, Placed};
 
 /// How long another process may take to say what it is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Files beside connections and sessions: log, libraries, configuration.
-const OTHER_FILES: u64 = 64;
-
 pub(super) fn check(config: &Config, report: &mut Report) {
-    port(config, report);
+    config.listen.iter().for_each(|listen| port(config, listen, report));
     open_files(config, report);
 }
 
-fn port(config: &Config, report: &mut Report) {
-    let address = config.listen.value;
+fn port(config: &Config, listen: &Placed<SocketAddr>, report: &mut Report) {
+    let (address, line) = (listen.value, listen.line);
     #[expect(
         clippy::disallowed_methods,
-        reason = "the doctor tries the daemon's one socket, and closes it at once"
+        reason = "the doctor tries each of the daemon's sockets, and closes it at once"
     )]
     let tried = std::net::TcpListener::bind(address);
-    let line = config.listen.line;
     let Err(error) = tried else {
         let says = if address.port() == 0 { "the system chooses a free one" } else { "free" };
         report.ok("port", format!("{address}: {says}"));
@@ -111,18 +108,10 @@ fn answers_ping(mut stream: TcpStream, path: &str) -> std::io::Result<bool> {
 }
 
 fn open_files(config: &Config, report: &mut Report) {
-    // A session of a network HSM has a connection of its own.
-    let default = 16;
-    let sessions: usize = config
-        .hsms
-        .iter()
-        .map(|hsm| hsm.sessions_max.unwrap_or(default) + hsm.set_aside_max.unwrap_or(default))
-        .sum();
+    let (needed, sessions) = (needed(config), sessions(config));
     let connections = config.settings.limits.connections_max;
-    let needed = u64::try_from(connections + sessions).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
-    match open_files_max() {
-        None => report.skipped("open files", "this system does not say how many a process may have open"),
-        Some(most) if most < needed => report.warning(
+    match most() {
+        most if most < needed => report.warning(
             "open files",
             format!(
                 "this process may have {most} open; {connections} connections, {sessions} sessions and the rest want \
@@ -131,16 +120,6 @@ fn open_files(config: &Config, report: &mut Report) {
             "At the limit, new connections of KMS are not accepted.",
             format!("Raise it for the daemon (LimitNOFILE={needed} in its systemd unit, `ulimit -n`), or lower connections_max."),
         ),
-        Some(most) => report.ok("open files", format!("up to {most}, at most {needed} wanted")),
-    }
-}
-
-/// The soft limit of this process, which the daemon shares when it is started in the same way.
-fn open_files_max() -> Option<u64> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    match line.split_whitespace().next()? {
-        "unlimited" => Some(u64::MAX),
-        number => number.parse().ok(),
+        most => report.ok("open files", format!("up to {most}, at most {needed} wanted")),
     }
 }

@@ -4,16 +4,16 @@
 //! per thread. Four promises are kept here:
 //!
 //! - A caller has its answer by its deadline, whatever the HSM does. What is no longer wanted is not begun.
-//! - A full queue, or an HSM that no thread can reach, is answered at once.
+//! - A full queue, or an HSM that no thread can reach, is answered at once. Key stores wait in lanes of their own.
 //! - A call that does not return costs one thread: it is set aside and replaced, up to a limit. There is no
 //!   watchdog: whoever times out, or finds no idle thread, looks for overdue calls.
 //! - A thread without a session tries to open one for as long as the pool lives, ever more slowly, and takes
 //!   no work from those that have one.
 
 use super::keeper::{Keeper, Open};
+use super::lanes::{LaneId, Lanes};
 use super::stats::{PoolCounts, PoolStats};
 use crate::hsm::{HsmError, HsmErrorKind};
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,9 +43,11 @@ pub(super) struct Limits {
     pub(super) idle_max: Duration,
 }
 
-/// Dropping it stops the threads as soon as each has finished its call; [`Pool::close`] also waits for that.
+/// A handle with a lane of its own in the queue. Dropping the last one stops the threads as soon as each has finished
+/// its call; [`Pool::close`] also waits for that.
 pub(super) struct Pool<O: Open> {
     shared: Arc<Shared<O>>,
+    lane: LaneId,
 }
 
 struct Shared<O: Open> {
@@ -59,7 +61,7 @@ struct Shared<O: Open> {
 }
 
 struct State<O: Open> {
-    queue: VecDeque<Job<O>>,
+    queue: Lanes<Job<O>>,
     /// Threads that have not been set aside. Few, so searching them is quick.
     workers: Vec<Worker>,
     /// Those that wait for work, in the order they began to. The last is woken first: its stack and session
@@ -158,11 +160,13 @@ impl<O: Open> Pool<O> {
         mut device: Option<O::Device>,
         limits: Limits,
     ) -> std::io::Result<Self> {
+        let mut queue = Lanes::new();
+        let lane = queue.open();
         let shared = Arc::new(Shared {
             opener,
             limits,
             state: Mutex::new(State {
-                queue: VecDeque::with_capacity(limits.queue_max),
+                queue,
                 workers: Vec::with_capacity(limits.threads),
                 idle: Vec::with_capacity(limits.threads),
                 last_id: 0,
@@ -175,13 +179,19 @@ impl<O: Open> Pool<O> {
             ended: Condvar::new(),
         });
         // From here on, dropping the pool ends whatever threads have been started.
-        let pool = Self { shared };
+        let pool = Self { shared, lane };
         let mut state = pool.shared.lock();
         for _ in 0..limits.threads {
             pool.shared.add_worker(&mut state, device.take())?;
         }
         drop(state);
         Ok(pool)
+    }
+
+    /// Another handle, whose calls wait in a lane of their own.
+    pub(super) fn another(&self) -> Self {
+        let lane = self.shared.lock().queue.open();
+        Self { shared: Arc::clone(&self.shared), lane }
     }
 
     /// Has `operation` run on some thread's device. Resolves by `deadline`.
@@ -191,7 +201,7 @@ impl<O: Open> Pool<O> {
         F: Fn(&mut O::Device) -> Result<T, HsmError> + Send + 'static,
     {
         let (answer, mut answered) = oneshot::channel();
-        self.shared.submit(Job { deadline, call: Box::new(Asked { operation, answer }) })?;
+        self.shared.submit(self.lane, Job { deadline, call: Box::new(Asked { operation, answer }) })?;
         let look_every = self.shared.limits.set_aside_after.max(LOOK_EVERY_MIN);
         let outcome = loop {
             let look_at = Instant::now() + look_every;
@@ -264,7 +274,10 @@ impl<O: Open> Pool<O> {
 
 impl<O: Open> Drop for Pool<O> {
     fn drop(&mut self) {
-        self.shared.stop();
+        let others_left = self.shared.lock().queue.close(self.lane);
+        if !others_left {
+            self.shared.stop();
+        }
     }
 }
 
@@ -308,7 +321,7 @@ impl<O: Open> Shared<O> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(self: &Arc<Self>, job: Job<O>) -> Result<(), HsmError> {
+    fn submit(self: &Arc<Self>, lane: LaneId, job: Job<O>) -> Result<(), HsmError> {
         let now = Instant::now();
         if job.deadline <= now {
             return Err(HsmError::new(
@@ -330,22 +343,33 @@ impl<O: Open> Shared<O> {
         if state.queue.len() >= self.limits.queue_max {
             state.queue.retain(|queued| !queued.is_stale(now));
         }
-        if state.queue.len() >= self.limits.queue_max {
-            state.counts.refused_full += 1;
-            return Err(HsmError::new(
-                HsmErrorKind::Busy,
-                format!("{} requests are waiting for an HSM session already", state.queue.len()),
-            ));
-        }
-        state.counts.calls += 1;
-        state.queue.push_back(job);
+        let made_room = match state.queue.push(lane, job, self.limits.queue_max) {
+            Ok(made_room) => {
+                state.counts.calls += 1;
+                made_room
+            }
+            Err(job) => Some(job),
+        };
+        state.counts.refused_full += u64::from(made_room.is_some());
         // A busy worker looks at the queue by itself when it has finished.
         let wake = state.idle.pop().and_then(|id| state.worker(id)).map(|worker| Arc::clone(&worker.wake));
         drop(state);
         if let Some(wake) = wake {
             wake.notify_one();
         }
+        if let Some(refused) = made_room {
+            // It may be the very job that came. Its caller, who still waits, is answered like all others.
+            refused.call.refuse(self.busy());
+        }
         Ok(())
+    }
+
+    fn busy(&self) -> HsmError {
+        let waiting = self.limits.queue_max;
+        HsmError::new(
+            HsmErrorKind::Busy,
+            format!("{waiting} requests are waiting for an HSM session already"),
+        )
     }
 
     /// Leaves overdue threads behind and starts others in their place, as far as the limit allows.
@@ -445,7 +469,7 @@ impl<O: Open> Shared<O> {
             if state.stopped {
                 return Next::End;
             }
-            while let Some(job) = state.queue.pop_front() {
+            while let Some(job) = state.queue.pop() {
                 if job.is_stale(Instant::now()) {
                     continue;
                 }
@@ -461,7 +485,7 @@ impl<O: Open> Shared<O> {
                 wake.wait_timeout(state, self.limits.idle_max).unwrap_or_else(PoisonError::into_inner);
             state = guard;
             state.idle.retain(|idle| *idle != id);
-            if waited.timed_out() && state.queue.is_empty() && !state.stopped {
+            if waited.timed_out() && state.queue.len() == 0 && !state.stopped {
                 state.set_phase(id, Phase::Inside { overdue_at: Instant::now() + PROBE_MAX });
                 return Next::Probe;
             }
@@ -481,7 +505,7 @@ impl<O: Open> Shared<O> {
             state.open_error = Some(error.clone());
         }
         if state.is_helpless(Instant::now()) {
-            let refused = std::mem::take(&mut state.queue);
+            let refused = state.queue.take_all();
             drop(state);
             refused.into_iter().for_each(|job| job.call.refuse(error.clone()));
             state = self.lock();
@@ -496,7 +520,7 @@ impl<O: Open> Shared<O> {
         let mut state = self.lock();
         state.stopped = true;
         // Dropped after the lock is released, since their callers wake up at that.
-        let unanswered = std::mem::take(&mut state.queue);
+        let unanswered = state.queue.take_all();
         state.wake_all();
         drop(state);
         drop(unanswered);
@@ -638,6 +662,49 @@ mod tests {
         assert_eq!(waiting.await.unwrap(), Ok(8));
         assert_eq!(hanging.await.unwrap(), Ok(()));
         assert_eq!(bench.call(LONG).await, Ok(7));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_crowd_in_one_lane_neither_fills_the_queue_for_another_nor_goes_first() {
+        let bench = bench(1, 4, 0, 0);
+        let (release, hanging) = bench.hang(LONG);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let send = |pool: &Arc<Pool<Script>>, name: &'static str| {
+            let (pool, order) = (Arc::clone(pool), Arc::clone(&order));
+            tokio::spawn(async move {
+                let note = move |_: &mut Scripted| {
+                    order.lock().unwrap().push(name);
+                    Ok(())
+                };
+                pool.call(Instant::now() + LONG, note).await.map_err(|error| error.kind)
+            })
+        };
+        let mut crowd = Vec::new();
+        for (queued, name) in [(1, "crowd 1"), (2, "crowd 2"), (3, "crowd 3"), (4, "crowd 4")] {
+            crowd.push(send(&bench.pool, name));
+            until(|| bench.queued() == queued).await;
+        }
+        assert_eq!(send(&bench.pool, "crowd 5").await.unwrap(), Err(Kind::Busy));
+        let other = Arc::new(bench.pool.another());
+        let served = send(&other, "other");
+        assert_eq!(crowd.pop().unwrap().await.unwrap(), Err(Kind::Busy), "it makes room, at once");
+        drop(release);
+        assert_eq!((served.await.unwrap(), hanging.await.unwrap()), (Ok(()), Ok(())));
+        for waiting in crowd {
+            assert_eq!(waiting.await.unwrap(), Ok(()));
+        }
+        assert_eq!(*order.lock().unwrap(), ["crowd 1", "other", "crowd 2", "crowd 3"], "in turn");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_threads_end_with_the_last_handle() {
+        let bench = bench(1, 4, 0, 0);
+        let another = bench.pool.another();
+        let shared = Arc::clone(&another.shared);
+        drop(bench.pool);
+        assert_eq!(another.call(Instant::now() + LONG, |_| Ok(7)).await, Ok(7));
+        drop(another);
+        until(|| shared.lock().workers.is_empty()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
