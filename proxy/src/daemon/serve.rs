@@ -13,7 +13,6 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use xks_proxy::config::Config;
 use xks_proxy::env::{Env, SystemEnv};
 use xks_proxy::events::{Several, Subscriber};
 use xks_proxy::metrics::Metrics;
