@@ -2,6 +2,8 @@
 //!
 //! A body must return for every input. What it asserts beyond that is written above it.
 
+#![forbid(unsafe_code)]
+
 mod sigv4;
 mod wildcards;
 

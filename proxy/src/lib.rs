@@ -20,6 +20,8 @@
 //! [`scheme`] binds AAD and metadata into a ciphertext, [`calendar`] writes wall time as logs and HTTP want it. With the
 //! feature `daemon`, `metrics` counts and `ops` answers probes and Prometheus; with the feature `otel`, traces are sent.
 
+#![forbid(unsafe_code)]
+
 pub mod admission;
 pub mod api;
 pub mod app;

@@ -3,6 +3,8 @@
 //! Exit codes: 0 served and drained, or looked and found well; 1 looked and found problems (`doctor`, `keys list`,
 //! `policy test`); 2 anything else wrong, with one line on standard error.
 
+#![forbid(unsafe_code)]
+
 mod daemon {
     pub(crate) mod check;
     pub(crate) mod credentials;

@@ -16,7 +16,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,9 +71,9 @@ where
         Ok::<_, Infallible>(answer(page, request.method(), request.uri().path(), request.headers()))
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
         .keep_alive(false)
-        .header_read_timeout(CONNECTION_TIMEOUT)
+        // `CONNECTION_TIMEOUT` is for the head too.
+        .header_read_timeout(None)
         .max_buf_size(HEADER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(io), service)

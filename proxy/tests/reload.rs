@@ -446,6 +446,32 @@ fn auth_6_known_clients_change_while_the_old_ones_stay_connected() {
     assert_eq!(daemon.said("client certificate refused")["subject"], format!("CN={KMS}"));
 }
 
+/// A client that sends its request with the certificate that is refused, as curl over HTTP/2 does, once saw a reset in
+/// place of the alert, because the daemon closed the connection with the request unread.
+#[test]
+fn auth_6_the_alert_arrives_although_the_client_has_sent_more() {
+    let (own, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let site = Site::new();
+    site.serve_with(&own.server("server"));
+    site.write("ca.pem", &clients.certificate().pem());
+    let known = format!("[server.tls.client]\nca_file = \"ca.pem\"\nsubject_names = [\"{KMS}\"]");
+    site.configure(ROTATION[0].0, &known, 0);
+    let daemon = Daemon::start(&site);
+    let stranger = client(&TLS13, &own, Some(&Authority::new("strangers").client(KMS, &[])));
+    for _ in 0..50 {
+        let mut connection = daemon.connect(&stranger);
+        let stream = &mut connection.0;
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).unwrap();
+        }
+        for _ in 0..3 {
+            stream.write_all(&[b'x'; 8_192]).unwrap();
+        }
+        let error = stream.read(&mut [0]).unwrap_err();
+        assert!(error.to_string().contains("HandshakeFailure"), "{error}");
+    }
+}
+
 #[test]
 fn a_helper_command_is_asked_again_at_each_reload() {
     let own = Authority::new("servers");

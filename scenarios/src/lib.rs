@@ -39,6 +39,8 @@
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
+#![forbid(unsafe_code)]
+
 #[cfg(not(tokio_unstable))]
 compile_error!(
     "build with --cfg tokio_unstable (it is set in .cargo/config.toml; an environment variable RUSTFLAGS overrides that file): \

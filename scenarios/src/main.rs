@@ -1,6 +1,8 @@
 //! `xks-sim`: runs scenarios and shows what they did.
 //!
 //! Place on the map: the only place of this crate that reads arguments, files and the terminal, and writes to them.
+
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "a command line program talks to its terminal")]
 
 /// About a fifth faster here than the C library's; see `benches/README.md`.

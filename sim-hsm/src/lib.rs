@@ -46,6 +46,8 @@
 //! Several faults can hold at once. Down wins over hang, hang over the rest; factors of slow multiply.
 //! Every kind of random draw has its own ChaCha20 stream, so one more draw of one kind never changes another.
 
+#![forbid(unsafe_code)]
+
 pub mod backend;
 pub mod capacity;
 pub mod codes;

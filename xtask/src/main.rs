@@ -6,6 +6,7 @@
 //! - `cargo xtask soak`: full load, faults and reloads for minutes;
 //! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
 mod apt;
@@ -23,8 +24,9 @@ Usage: cargo xtask COMMAND
 
   test                             install SoftHSM2 and Prometheus when missing (needs root), then run every test
   reliability                      measure what each fault of the HSM does, and renew proxy/RELIABILITY.md
-  serve-softhsm [--port N] [--tls] run the daemon over a throwaway SoftHSM2 token until Ctrl-C
-                                   (port 8080, with --tls 8443)
+  serve-softhsm [--port N] [--tls | --mtls]
+                                   run the daemon over a throwaway SoftHSM2 token until Ctrl-C
+                                   (port 8080, with TLS 8443; --mtls demands a client certificate)
   packaging                        build the Debian package, check unit, image and manifests
   soak [--minutes N] [--connections N]
                                    full load with faults and reloads over SoftHSM2 (10 minutes, 32 connections)";

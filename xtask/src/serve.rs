@@ -16,30 +16,38 @@ const REGION: &str = "us-east-1";
 const ACCESS_KEY_ID: &str = "BETWEEN2TENAND3TENCHARACTERS";
 const SECRET: &str = "PleaseReplaceThisWithSomeSecretOfLength43To64";
 
+/// The only name that is let in with `--mtls`.
+const CLIENT_NAME: &str = "cks.kms.us-east-1.amazonaws.com";
+
 /// What the user asked for.
 pub(crate) struct Options {
     port: u16,
     tls: bool,
+    /// Demands client certificates, over TLS.
+    mtls: bool,
 }
 
 impl Options {
     /// From the words after `serve-softhsm`.
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
-        let (mut port, mut tls) = (None, false);
+        let (mut port, mut tls, mut mtls) = (None, false, false);
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match *word {
                 "--tls" => tls = true,
+                "--mtls" => (tls, mtls) = (true, true),
                 "--port" => {
                     let number = words.next().and_then(|number| number.parse().ok());
                     port = Some(number.ok_or("--port wants a number from 1 to 65535")?);
                 }
                 other => {
-                    return Err(format!("serve-softhsm does not know {other:?}: write --port N or --tls"));
+                    return Err(format!(
+                        "serve-softhsm does not know {other:?}: write --port N, --tls or --mtls"
+                    ));
                 }
             }
         }
-        Ok(Self { port: port.unwrap_or(if tls { 8443 } else { 8080 }), tls })
+        Ok(Self { port: port.unwrap_or(if tls { 8443 } else { 8080 }), tls, mtls })
     }
 }
 
@@ -103,13 +111,19 @@ fn prepare(here: &Path, module: &Path, options: &Options) -> std::io::Result<std
     private(&here.join("softhsm2.conf"), &softhsm)?;
     private(&here.join("pin"), softhsm::PIN)?;
     private(&here.join("secret"), SECRET)?;
-    let mut tls = "";
+    let mut tls = String::new();
     if options.tls {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).map_err(std::io::Error::other)?;
         private(&here.join("certificate.pem"), &made.cert.pem())?;
         private(&here.join("key.pem"), &made.signing_key.serialize_pem())?;
-        tls = "[server.tls]\ncertificate_file = \"certificate.pem\"\nkey_file = \"key.pem\"\n";
+        tls += "[server.tls]\ncertificate_file = \"certificate.pem\"\nkey_file = \"key.pem\"\n";
+    }
+    if options.mtls {
+        make_client(here).map_err(std::io::Error::other)?;
+        tls += &format!(
+            "[server.tls.client]\nca_file = \"client-ca.pem\"\nsubject_names = [\"{CLIENT_NAME}\"]\n"
+        );
     }
     let config = here.join("xks-proxy.toml");
     let text = format!(
@@ -140,13 +154,31 @@ secret_file = "secret"
     Ok(config)
 }
 
+/// An authority for clients, and one client with the name AWS KMS used to show.
+fn make_client(here: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "clients of a try");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, CLIENT_NAME);
+    params.extended_key_usages.push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &authority)?;
+    private(&here.join("client-ca.pem"), &authority.pem())?;
+    private(&here.join("client-certificate.pem"), &certificate.pem())?;
+    private(&here.join("client-key.pem"), &key.serialize_pem())?;
+    Ok(())
+}
+
 /// Writes a file that only its owner can read.
 fn private(path: &Path, text: &str) -> std::io::Result<()> {
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
 fn what_next(here: &Path, options: &Options) -> String {
-    let Options { port, tls } = options;
+    let Options { port, tls, mtls } = options;
     let certificate = here.join("certificate.pem");
     let certificate = certificate.display();
     let (scheme, curl_ca, client) = if *tls {
@@ -157,6 +189,12 @@ fn what_next(here: &Path, options: &Options) -> String {
         )
     } else {
         ("http", String::new(), format!("SCHEME= XKS_PROXY_HOST=localhost:{port}"))
+    };
+    let (curl_ca, client) = if *mtls {
+        let shown = format!("--key {0}/client-key.pem --cert {0}/client-certificate.pem", here.display());
+        (format!("{curl_ca} {shown}"), format!("MTLS='{shown}' {client}"))
+    } else {
+        (curl_ca, client)
     };
     format!(
         r#"

@@ -166,6 +166,9 @@ impl Collector for Content {
     }
 }
 
+/// A counter of a breaker's report: name, help, value.
+type Count<'a> = (&'a str, &'a str, fn(&BreakerReport) -> u64);
+
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 /// Writes families of metrics one after the other.
@@ -444,8 +447,7 @@ impl Content {
                 })
             }),
         )?;
-        type Count = fn(&BreakerReport) -> u64;
-        let counters: [(&str, &str, Count); 3] = [
+        let counters: [Count<'_>; 3] = [
             ("xks_proxy_hsm_breaker_opened", "How often the breaker has opened.", |report| report.opened),
             (
                 "xks_proxy_hsm_failovers",

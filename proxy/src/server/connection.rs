@@ -18,14 +18,17 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 /// Requests at once on one HTTP/2 connection. KMS spreads its load over connections, and all of them together are
 /// limited by `limits.in_flight_max`.
 const STREAMS_MAX: u32 = 64;
+
+/// What is read of a peer whose handshake has failed: more than the first flight of requests.
+const UNREAD_BYTES_MAX: u64 = 65_536;
 
 /// The smallest read buffer hyper takes.
 const HYPER_BUFFER_BYTES_MIN: usize = 8_192;
@@ -43,18 +46,30 @@ pub(super) async fn serve<T>(
     let counted = Arc::clone(&app);
     let _open = counted.connections.enter();
     let Some(tls) = tls else { return serve_http(io, app, stranger, draining).await };
-    match timeout(app.limits.handshake_timeout, TlsAcceptor::from(tls).accept(io)).await {
+    let until = Instant::now() + app.limits.handshake_timeout;
+    match timeout_at(until, TlsAcceptor::from(tls).accept(io).into_fallible()).await {
         Ok(Ok(stream)) => serve_http(stream, app, stranger, draining).await,
         // At a level an operator can switch on: scanners and TCP health checks make this an everyday event.
-        Ok(Err(error)) => {
+        Ok(Err((error, io))) => {
             counted.connections.refuse(Refused::Handshake);
             tracing::debug!(%error, "TLS handshake failed");
+            let _ = timeout_at(until, let_read(io)).await;
         }
         Err(_) => {
             counted.connections.refuse(Refused::HandshakeTimeout);
             tracing::debug!("TLS handshake took longer than limits.handshake_timeout");
         }
     }
+}
+
+/// Lets the peer read the alert that ended its handshake. In TLS 1.3 a client sends its request together with the
+/// certificate that is refused; closing a socket with unread data resets the connection, and a reset takes the alert
+/// with it. So what still comes is read, up to a limit, until the peer closes.
+async fn let_read(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    let _ = io.shutdown().await;
+    let mut unread = io.take(UNREAD_BYTES_MAX);
+    let mut piece = [0; 512];
+    while matches!(unread.read(&mut piece).await, Ok(1..)) {}
 }
 
 async fn serve_http<T>(io: T, app: Arc<App>, stranger: Stranger, mut draining: watch::Receiver<bool>)

@@ -18,9 +18,12 @@ mod stand;
 #[path = "../../../proxy/tests/support/mod.rs"]
 mod support;
 
+use cryptoki::context::Pkcs11;
 use stand::{Ask, PATIENCE, Stand, alone, opens_with_known_key, settings};
 use std::sync::Arc;
 use std::time::Duration;
+use xks_proxy::hsm::pkcs11::{Module, Pkcs11Inline};
+use xks_proxy::key::KeyName;
 
 /// A deadline that no machine is too busy for.
 const AMPLE: Duration = Duration::from_secs(60);
@@ -60,6 +63,28 @@ async fn a_stale_handle_or_session_never_encrypts_with_another_key() {
     stand.shim.heal();
     assert!(opens_with_known_key(&stand.encrypt("known").await));
     Arc::into_inner(stand).unwrap().close();
+}
+
+/// The library has lost both sessions, and gives the number of the first, whose holder does not know yet, to the new
+/// one of the second. If both used it, one could encrypt with the key that the other has chosen.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sessions_never_share_a_number() {
+    let _alone = alone().await;
+    let shim = shim::Shim::get();
+    let module = Module::load(&shim.module).unwrap();
+    let open = || Pkcs11Inline::open_on(Arc::clone(&module), settings(1)).unwrap();
+    let (first, second) = (open(), open());
+    let sessions_open = || {
+        Pkcs11::new(&shim.module).unwrap().get_library_info().unwrap();
+        shim.stats()["sessions_open"].clone()
+    };
+    assert_eq!(sessions_open(), 2);
+    shim.fault("\"C_FindObjectsInit\"", "action = \"drop-sessions\"\ncount = 1");
+    assert!(second.describe(&KeyName::label("foo")).is_ok());
+    assert!(first.describe(&KeyName::label("foo")).is_ok());
+    assert_eq!(sessions_open(), 2, "each its own");
+    drop((first, second));
+    assert_eq!(sessions_open(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
