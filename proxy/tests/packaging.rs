@@ -1,0 +1,51 @@
+//! What `packaging/` says of the proxy is true of it. The tools of the field check the rest (`cargo xtask packaging`).
+
+use xks_proxy::config::Config;
+
+const CONFIG: &str = include_str!("../../packaging/kubernetes/config.toml");
+const DEPLOYMENT: &str = include_str!("../../packaging/kubernetes/deployment.yaml");
+const SERVICE: &str = include_str!("../../packaging/kubernetes/service.yaml");
+const UNIT: &str = include_str!("../../packaging/systemd/xks-proxy.service");
+
+fn config() -> Config {
+    Config::parse("/etc/xks-proxy/config.toml", CONFIG).unwrap()
+}
+
+#[test]
+fn the_example_for_kubernetes_is_right_and_warns_of_nothing() {
+    assert_eq!(config().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn ports_and_paths_of_the_manifests_are_those_of_the_configuration() {
+    let config = config();
+    let xks = config.listen.first().unwrap().value.port();
+    let ops = config.ops.unwrap().value.port();
+    for port in [
+        format!("- name: xks\n              containerPort: {xks}"),
+        format!("- name: ops\n              containerPort: {ops}"),
+    ] {
+        assert!(DEPLOYMENT.contains(&port), "{port}");
+    }
+    assert!(DEPLOYMENT.contains(&format!("prometheus.io/port: \"{ops}\"")));
+    let path = format!("healthcheck-path: {}\n", config.settings.ping_path);
+    assert!(SERVICE.contains(&path), "{path}");
+    // What the configuration reads is mounted.
+    let named = CONFIG.lines().filter_map(|line| line.split_once("_file = \"")?.1.strip_suffix('"'));
+    for file in named {
+        let (directory, _) = file.rsplit_once('/').unwrap();
+        assert!(DEPLOYMENT.contains(&format!("mountPath: {directory},")), "{file}");
+    }
+}
+
+#[test]
+fn a_stop_outlasts_the_drain() {
+    let drain = config().settings.limits.drain_timeout.as_secs();
+    let seconds = |text: &str, key: &str| -> u64 {
+        let value = text.split_once(key).unwrap().1;
+        value.lines().next().unwrap().trim().parse().unwrap()
+    };
+    let pause = seconds(DEPLOYMENT, "sleep:\n                seconds:");
+    assert!(seconds(DEPLOYMENT, "terminationGracePeriodSeconds:") > pause + drain);
+    assert!(seconds(UNIT, "TimeoutStopSec=") > drain);
+}
