@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body::{Body, Frame};
 use serde_json::{Value, json};
-use softhsm::SoftHsm;
+use softhsm::{PIN, SoftHsm, TOKEN};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use std::time::Duration;
 use support::{CREDENTIAL, Misdeed, OTHER_CREDENTIAL, Reply, World, encrypt, metadata, signed, uri};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance};
-use xks_proxy::app::{App, KeyStore, Limits, Settings};
-use xks_proxy::hsm::pkcs11::Pkcs11Hsm;
+use xks_proxy::app::{KeyStore, Limits};
+use xks_proxy::config::Config;
 use xks_proxy::hsm::{Aad, Hsm};
 use xks_proxy::http::handle;
-use xks_proxy::key::{KeyName, UriPrefix};
+use xks_proxy::key::KeyName;
 use xks_proxy::quota::{Quota, Rate};
 use xks_proxy::secret::{Plaintext, Secret};
 use xks_proxy::sigv4::Credential;
@@ -145,23 +145,32 @@ async fn net_6_a_flooded_key_store_leaves_the_others_their_places() {
 
 // ---------------------------------------------------------------------------------------------- The HSM's queue
 
-/// Two key stores over one token with one session, which is held by a call of 64 MiB while one of the two is flooded.
+/// Two key stores over one token with one session, as the configuration puts them together. The session is held by a call
+/// of 64 MiB while one of the two is flooded.
 #[tokio::test]
 async fn net_6_a_flood_in_one_key_store_keeps_no_other_from_the_shared_hsm() {
-    let mut settings = SoftHsm::get().settings();
-    (settings.sessions_max, settings.queue_max) = (1, 4);
-    let hsm = Pkcs11Hsm::open(settings).unwrap();
-    let store = |name: &str, prefix: &str, (id, secret): (&str, &str)| {
-        let credential = Credential::new(id, Secret::new(secret.into())).unwrap();
-        let hsm: Arc<dyn Hsm> = Arc::new(hsm.another());
-        KeyStore::new(name, UriPrefix::parse(prefix).unwrap(), vec![credential], hsm)
+    let here = tempfile::tempdir().unwrap();
+    for (name, text) in [("pin", PIN), ("one", CREDENTIAL.1), ("other", OTHER_CREDENTIAL.1)] {
+        std::fs::write(here.path().join(name), text).unwrap();
+    }
+    let store = |name: &str, prefix: &str, id: &str| {
+        format!(
+            "[[key_store]]\nname = {name:?}\nuri_prefix = {prefix:?}\nhsm = \"shared\"\n\
+             credential = [{{ access_key_id = {id:?}, secret_file = {name:?} }}]\n"
+        )
     };
-    let stores = vec![store("one", support::PREFIX, CREDENTIAL), store("other", "", OTHER_CREDENTIAL)];
-    let limits = Limits { deadline: Duration::from_secs(60), ..Limits::default() };
-    let settings = Settings { limits, ..Settings::default() };
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[limits]\ndeadline_ms = 60000\n\
+         [[hsm]]\nname = \"shared\"\nmodule = {:?}\ntoken_label = {TOKEN:?}\npin_file = \"pin\"\n\
+         sessions_max = 1\nqueue_max = 4\n{}{}",
+        SoftHsm::get().module,
+        store("one", support::PREFIX, CREDENTIAL.0),
+        store("other", "", OTHER_CREDENTIAL.0),
+    );
+    let config = Config::parse(&here.path().join("xks.toml").display().to_string(), &text).unwrap();
     let events = Arc::new(support::Events::default());
-    let app =
-        Arc::new(App::new(settings, stores, Arc::new(support::StandingClock::default()), events).unwrap());
+    let ready = config.build(Arc::new(support::StandingClock::default()), events).unwrap();
+    let (app, hsm) = (Arc::clone(&ready.app), &ready.hsms[0]);
 
     let (key, aad) = (KeyName::label("known"), Aad::frame(&[], &[]).unwrap());
     let giant = Plaintext::new(vec![7; 64 << 20]);
@@ -185,7 +194,6 @@ async fn net_6_a_flood_in_one_key_store_keeps_no_other_from_the_shared_hsm() {
     let refused = statuses.iter().filter(|status| **status == 429).count();
     assert!(refused >= 20 && statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
     assert!(holding.await.is_ok());
-    assert!(hsm.close(Duration::from_secs(10)));
 }
 
 // ---------------------------------------------------------------------------------------------- Bytes of bodies
