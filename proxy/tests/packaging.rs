@@ -1,5 +1,10 @@
 //! What `packaging/` says of the proxy is true of it. The tools of the field check the rest (`cargo xtask packaging`).
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails loudly; clippy's leave for tests does not reach their helpers"
+)]
+
 use xks_proxy::config::Config;
 
 const CONFIG: &str = include_str!("../../packaging/kubernetes/config.toml");
