@@ -654,7 +654,37 @@ fn a_port_in_use_is_refused() {
          `listen`\n",
         setup.path("xks.toml").display()
     );
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(2), expected.into()));
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(3), expected.into()));
+}
+
+/// The story: a vault that was down for a minute ended the daemon with the code after which nothing starts it again.
+#[test]
+fn what_may_pass_by_itself_ends_with_3_and_what_must_be_corrected_with_2() {
+    let setup = Setup::new();
+    let code = || setup.run("serve").status.code();
+    setup.change("pin_file = \"pin\"", "pin_command = [\"/bin/false\"]");
+    assert_eq!(code(), Some(3), "the PIN's command fails");
+    assert_eq!(setup.run("check").status.code(), Some(2), "nobody restarts a check");
+    setup.change("secret_file = \"secret\"", "secret_command = [\"/bin/false\"]");
+    assert_eq!(code(), Some(3), "the secret's command fails");
+    setup.change("pin_file = \"pin\"", "pin_command = [\"/bin/true\"]");
+    assert_eq!(code(), Some(2), "the command succeeds and tells nothing");
+    setup.change("127.0.0.1:0", "192.0.2.1:0");
+    assert_eq!(code(), Some(3), "the machine has no such address yet");
+    setup.change("[[hsm]]", "[ops]\nlisten = \"192.0.2.1:0\"\n[[hsm]]");
+    assert_eq!(code(), Some(3), "nor that of [ops]");
+
+    setup.change("[[hsm]]", "[server.tls]\ncertificate_file = \"c.pem\"\nkey_file = \"k.pem\"\n[[hsm]]");
+    let day = std::time::Duration::from_secs(86_400);
+    let now = std::time::SystemTime::now();
+    for (from, to, expected) in [(now + day, now + day * 2, 3), (now - day * 2, now - day, 2)] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut certificate = rcgen::CertificateParams::new(vec!["xks.example.com".to_owned()]).unwrap();
+        (certificate.not_before, certificate.not_after) = (from.into(), to.into());
+        setup.write("c.pem", &certificate.self_signed(&key).unwrap().pem());
+        setup.write("k.pem", &key.serialize_pem());
+        assert_eq!(code(), Some(expected), "a certificate of another time");
+    }
 }
 
 /// `[::]` beside an IPv4 address on the same port takes IPv6 only; else the second bind would find the port in use.

@@ -117,6 +117,7 @@ impl Ready {
                 message: format!(
                     "{what} has changed, which a reload cannot take over: restart, or undo that change"
                 ),
+                retriable: false,
             });
         }
         // All is read before anything is replaced.

@@ -1,5 +1,6 @@
 //! `xks-proxy serve`: bind, serve, drain on SIGTERM or SIGINT; `reload` runs beside it.
 
+use crate::daemon::failure::Failure;
 use crate::daemon::listen::bind;
 use crate::daemon::log::Log;
 use crate::daemon::open_files;
@@ -21,21 +22,25 @@ use xks_proxy::server::{self, Listeners};
 /// How long a reload at hand may hold up the end: a little more than a helper command may take.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(11);
 
-/// Serves until told to stop. The error is one line for the user.
-pub(crate) fn run(file: &Path) -> Result<(), String> {
+/// Serves until told to stop.
+pub(crate) fn run(file: &Path) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("cannot start the worker threads ({error}): raise the limit on threads"))?;
+        .map_err(|error| {
+            let message = format!("cannot start the worker threads ({error}): raise the limit on threads");
+            Failure::of_machine(message)
+        })?;
     let served = runtime.block_on(serve(file));
     // An HSM call that hangs must not keep the process alive.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(file: &Path) -> Result<(), String> {
+async fn serve(file: &Path) -> Result<(), Failure> {
     let system = |error: io::Error| {
-        format!("the system refuses a signal handler or a thread ({error}): raise its limits")
+        let message = format!("the system refuses a signal handler or a thread ({error}): raise its limits");
+        Failure::of_machine(message)
     };
     // Handlers first: from here on a signal never kills a half-started daemon the hard way.
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
@@ -43,23 +48,21 @@ async fn serve(file: &Path) -> Result<(), String> {
     let hangup = signal(SignalKind::hangup()).map_err(system)?;
 
     let log = Log::start(io::stdout()).map_err(system)?;
-    let (config, taken) = reload::load(file).map_err(|error| error.to_string())?;
+    let (config, taken) = reload::load(file)?;
     log.install(config.log_level);
     let metrics = Arc::<Metrics>::default();
     let traces = Traces::start(config.otel.as_ref())?;
     let mut subscribers: Vec<Arc<dyn Subscriber>> =
         vec![Arc::new(log.clone()), Arc::<Metrics>::clone(&metrics)];
     subscribers.extend(traces.subscriber());
-    let ready = config
-        .build(Arc::new(SystemEnv), Arc::new(Several(subscribers)))
-        .map_err(|error| error.to_string())?;
+    let ready = config.build(Arc::new(SystemEnv), Arc::new(Several(subscribers)))?;
     metrics.configured(SystemEnv.now());
     ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     open_files::provide(&ready.config).iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let ops = ops::start(&ready, Arc::clone(&metrics), &log, traces.counts());
-    let ops = ops.await.map_err(|error| error.to_string())?;
-    let sockets = bind(&ready.config).map_err(|error| error.to_string())?;
+    let ops = ops.await?;
+    let sockets = bind(&ready.config)?;
     let (app, tls) = (Arc::clone(&ready.app), ready.tls.clone());
     let mut watches = JoinSet::new();
     for monitor in ready.monitors.iter().map(Arc::clone) {
