@@ -595,6 +595,46 @@ fn an_absent_token_is_refused_with_those_there_are() {
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), b"".as_slice()));
 }
 
+/// The story: the HSM was away, and all that `check` said of it was that it does not answer.
+#[test]
+fn check_says_why_an_hsm_is_away() {
+    let setup = Setup::new();
+    let config = setup.path("xks.toml");
+    fs::remove_dir_all(setup.path("tokens")).unwrap();
+    for (there, line, reason) in [(false, 5, "C_Initialize: "), (true, 7, "no token with label \"xks\"")] {
+        if there {
+            fs::create_dir(setup.path("tokens")).unwrap();
+        }
+        let output = setup.run("check");
+        let told = String::from_utf8(output.stderr).unwrap();
+        let start = format!("xks-proxy: {}:{line}: hsm \"softhsm\": {reason}", config.display());
+        assert!(told.starts_with(&start) && told.lines().count() == 1, "{told}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+/// The story: an HSM hung, and a start that hung with it did not hear that it was to stop.
+#[test]
+fn a_start_that_hangs_is_stopped_at_once() {
+    let setup = Setup::new();
+    // It says that it runs, and then waits for what never comes.
+    setup.write("helper", "#!/bin/sh\necho > \"$1\"\nexec sleep 20\n");
+    fs::set_permissions(setup.path("helper"), fs::Permissions::from_mode(0o700)).unwrap();
+    let pipe = setup.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let command = format!("pin_command = [\"{}\", \"{}\"]", setup.path("helper").display(), pipe.display());
+    setup.change("pin_file = \"pin\"", &command);
+    for name in ["TERM", "INT"] {
+        let mut child = setup.command("serve").stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut daemon = Daemon { child, lines, address: ([0, 0, 0, 0], 0).into() };
+        assert_eq!(fs::read(&pipe).unwrap(), b"\n");
+        daemon.signal(name);
+        assert_eq!(daemon.wait_for("stopped before it served")["signal"], format!("SIG{name}"));
+        assert_eq!(daemon.end(), Some(0));
+    }
+}
+
 #[test]
 fn a_wrong_pin_is_refused() {
     let setup = Setup::new();

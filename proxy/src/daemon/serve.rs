@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 use xks_proxy::env::{Env, SystemEnv};
 use xks_proxy::events::{Several, Subscriber};
@@ -22,15 +22,15 @@ use xks_proxy::server::{self, Listeners};
 /// How long a reload at hand may hold up the end: a little more than a helper command may take.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(11);
 
+/// How long a start at hand may hold up the end: libraries do not bear to be torn down under a running call.
+const BUILD_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Serves until told to stop.
 pub(crate) fn run(file: &Path) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            let message = format!("cannot start the worker threads ({error}): raise the limit on threads");
-            Failure::of_machine(message)
-        })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        let message = format!("cannot start the worker threads ({error}): raise the limit on threads");
+        Failure::of_machine(message)
+    })?;
     let served = runtime.block_on(serve(file));
     // An HSM call that hangs must not keep the process alive.
     runtime.shutdown_background();
@@ -55,7 +55,27 @@ async fn serve(file: &Path) -> Result<(), Failure> {
     let mut subscribers: Vec<Arc<dyn Subscriber>> =
         vec![Arc::new(log.clone()), Arc::<Metrics>::clone(&metrics)];
     subscribers.extend(traces.subscriber());
-    let ready = config.build(Arc::new(SystemEnv), Arc::new(Several(subscribers)))?;
+    // A helper command or an HSM that hangs holds up the start for a while, and nobody should have to wait for it. The
+    // other tasks of the build's thread go on elsewhere meanwhile.
+    let build = || config.build(Arc::new(SystemEnv), Arc::new(Several(subscribers)));
+    let mut building = tokio::spawn(async { block_in_place(build) });
+    let signal = tokio::select! {
+        built = &mut building => Ok(built),
+        _ = terminate.recv() => Err("SIGTERM"),
+        _ = interrupt.recv() => Err("SIGINT"),
+    };
+    let ready = match signal {
+        Ok(built) => {
+            built.map_err(|_| "the start has broken off: this is a mistake in the proxy".to_owned())??
+        }
+        Err(signal) => {
+            tracing::info!(signal, "stopped before it served");
+            // What can be closed in this time is closed.
+            let _ = timeout(BUILD_PATIENCE, building).await;
+            log.flush();
+            return Ok(());
+        }
+    };
     metrics.configured(SystemEnv.now());
     ready.config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     open_files::provide(&ready.config).iter().for_each(|warning| tracing::warn!("{warning}"));
