@@ -613,6 +613,36 @@ fn check_says_why_an_hsm_is_away() {
     }
 }
 
+/// The story: with several HSMs that hung, a start took ten seconds for each. Here each of two modules hangs until the
+/// other one is being opened, too.
+#[test]
+fn hsms_of_different_modules_are_opened_side_by_side() {
+    let setup = Setup::new();
+    let library = setup.path("first.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/meeting_shim.c");
+    let mut compiler = Command::new("cc");
+    let made =
+        compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    fs::copy(&library, setup.path("second.so")).unwrap();
+    for real in ["first.so.real", "second.so.real"] {
+        fs::copy(&SoftHsm::get().module, setup.path(real)).unwrap();
+    }
+    let meeting = setup.path("meeting");
+    assert!(Command::new("mkfifo").arg(&meeting).status().unwrap().success());
+
+    let module = SoftHsm::get().module.display().to_string();
+    let second = STANDBY.replace("{module}", &setup.path("second.so").display().to_string());
+    let config = setup.config().replace(&module, &library.display().to_string());
+    setup.configure(&config.replace("[[key_store]]", &second));
+    let output = setup.command("check").env("MEETING", &meeting).output().unwrap();
+    let found = String::from_utf8(output.stdout).unwrap();
+    for hsm in ["hsm         softhsm: logged in", "hsm         standby: logged in"] {
+        assert!(found.contains(hsm), "{found}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(output.status.code(), Some(0));
+}
+
 /// The story: an HSM hung, and a start that hung with it did not hear that it was to stop.
 #[test]
 fn a_start_that_hangs_is_stopped_at_once() {

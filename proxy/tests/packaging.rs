@@ -11,8 +11,8 @@ const CONFIG: &str = include_str!("../../packaging/kubernetes/config.toml");
 const DEPLOYMENT: &str = include_str!("../../packaging/kubernetes/deployment.yaml");
 const SERVICE: &str = include_str!("../../packaging/kubernetes/service.yaml");
 /// What may follow the drain, in a row: a reload at hand (11 s, daemon/serve.rs), the close of three HSMs (1 s each,
-/// config/build/hsms.rs), and the last lines of the log (2 s, daemon/log.rs).
-const AFTER_THE_DRAIN_S: u64 = 11 + 3 + 2;
+/// config/build/hsms.rs), the last traces (1 s, traces.rs) and the last lines of the log (2 s, daemon/log.rs).
+const AFTER_THE_DRAIN_S: u64 = 11 + 3 + 1 + 2;
 const UNIT: &str = include_str!("../../packaging/systemd/xks-proxy.service");
 
 fn config() -> Config {
@@ -54,7 +54,7 @@ fn a_stop_outlasts_the_drain() {
         value.lines().next().unwrap().trim().parse().unwrap()
     };
     let pause = seconds(DEPLOYMENT, "sleep:\n                seconds:");
-    assert!(seconds(DEPLOYMENT, "terminationGracePeriodSeconds:") > pause + drain);
+    assert!(seconds(DEPLOYMENT, "terminationGracePeriodSeconds:") > pause + drain + AFTER_THE_DRAIN_S);
     assert!(seconds(UNIT, "TimeoutStopSec=") > drain + AFTER_THE_DRAIN_S);
 }
 
