@@ -114,7 +114,7 @@ async fn a_house_full_of_silent_peers_is_emptied() {
         certificate: Box::new(|| None),
         log_lines_dropped: Arc::default(),
         spans: None,
-        process: || None,
+        process: Box::new(|| None),
     };
     let page = Arc::new(Page::new(Arc::default(), sources));
     let (connect, pipes) = tokio::sync::mpsc::channel(32);

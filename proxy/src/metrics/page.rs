@@ -37,7 +37,7 @@ pub struct Sources {
     /// What has become of traces; `None` when none are made.
     pub spans: Option<Arc<SpanCounts>>,
     /// What the system knows of this process; `None` where it cannot be asked.
-    pub process: fn() -> Option<Process>,
+    pub process: Box<dyn Fn() -> Option<Process> + Send + Sync>,
 }
 
 /// One `[[hsm]]`.
@@ -503,6 +503,11 @@ impl Content {
                 (vec![("outcome", "done")], count(&reloads.done)),
                 (vec![("outcome", "failed")], count(&reloads.failed)),
             ],
+        )?;
+        sheet.gauge(
+            "xks_proxy_config_last_reload_successful",
+            "1 when the configuration was taken over when it was last read, 0 when it was refused; 1 at the start.",
+            f64::from(u8::from(!reloads.refused.load(Ordering::Relaxed))),
         )?;
         sheet.gauge(
             "xks_proxy_config_last_success_timestamp_seconds",
