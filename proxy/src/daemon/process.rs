@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn the_process_own_files_are_enough() {
         let status = "Name:\txks-proxy\nVmSize:\t  204800 kB\nVmRSS:\t   10240 kB\nThreads:\t9\n";
-        let stat = "7 (xks) proxy) S 1 7 7 0 -1 4194560 1 0 0 0 250 150 0 0 20 0 9 0 12345 209715200 2560 0\n";
+        let stat =
+            "7 (xks) proxy) S 1 7 7 0 -1 4194560 1 0 0 0 250 150 0 0 20 0 9 0 12345 209715200 2560 0\n";
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max open files            65536                65536                files     \n";
         let expected = Process {
