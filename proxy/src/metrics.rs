@@ -7,6 +7,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `histogram` | durations in buckets, of atomics only |
+//! | `lines` | lines of the log that were dropped |
 //! | `requests` | the counters of one key store, resolved beforehand |
 //! | `spans` | what has become of traces |
 //! | `page` | all of it, written down |
@@ -16,10 +17,12 @@
 //! request brought along: paths, key ids and principals are in the audit log.
 
 mod histogram;
+mod lines;
 mod page;
 mod requests;
 mod spans;
 
+pub use lines::LinesDropped;
 pub use page::{Format, HsmSource, Page, Process, Sources};
 pub use spans::SpanCounts;
 
