@@ -103,7 +103,7 @@ fn package(program: &Path) -> Result<PathBuf, String> {
         run(cargo().args(["install", "--locked", "cargo-deb", "--version", CARGO_DEB_VERSION]))?;
     }
     let package = made.join("xks-proxy.deb");
-    run(cargo().args(["deb", "--no-build", "--package", "xks-proxy", "--output"]).arg(&package))?;
+    run(cargo().args(["deb", "--no-build", "--strip", "--package", "xks-proxy", "--output"]).arg(&package))?;
     Ok(package)
 }
 
@@ -144,7 +144,18 @@ fn systemd(program: &Path, scratch: &Path) -> Outcome {
     std::fs::write(&copy, text).map_err(|error| format!("{}: {error}", copy.display()))?;
     run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy))?;
     let threshold = format!("--threshold={EXPOSURE_MAX}");
-    run(Command::new("systemd-analyze")
+    let out = Command::new("systemd-analyze")
         .args(["security", "--no-pager", "--offline=true", &threshold])
-        .arg(&unit))
+        .arg(&unit)
+        .output()
+        .map_err(|error| format!("systemd-analyze: {error}"))?;
+    let rating = String::from_utf8_lossy(&out.stdout);
+    // All is told when it is not good enough, and the last line otherwise.
+    let told = if out.status.success() { rating.trim().lines().last().unwrap_or_default() } else { &rating };
+    println!("{told}");
+    if out.status.success() {
+        Ok(())
+    } else {
+        Err(format!("the unit's exposure is more than {EXPOSURE_MAX} of 100"))
+    }
 }
