@@ -12,6 +12,7 @@ use super::breaker::Era;
 use super::verdict::{Verdict, is_members_fault, verdict, weight};
 use super::{Asked, Change, Chosen, HsmGroup, MemberState, Operation};
 use crate::hsm::{Answer, Hsm, HsmError, HsmErrorKind};
+use crate::key::KeyName;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -25,6 +26,7 @@ const JUDGED_AFTER: Duration = Duration::from_millis(10);
 pub(super) struct Race<'a, T> {
     group: &'a HsmGroup,
     operation: Operation,
+    key: &'a KeyName,
     deadline: Instant,
     asked: Asked,
     running: Vec<Attempt<'a, T>>,
@@ -58,13 +60,14 @@ impl<'a, T> Race<'a, T> {
     pub(super) async fn run(
         group: &'a HsmGroup,
         operation: Operation,
+        key: &'a KeyName,
         deadline: Instant,
         call: impl Fn(&'a dyn Hsm) -> Answer<'a, T> + Send + Sync,
     ) -> Result<T, HsmError> {
         let running = Vec::with_capacity(2);
         let (asked, errors) = (Asked::default(), Vec::new());
         let (share_ends, hedge_at) = (None, None);
-        let mut race = Self { group, operation, deadline, asked, running, errors, share_ends, hedge_at };
+        let mut race = Self { group, operation, key, deadline, asked, running, errors, share_ends, hedge_at };
         if !race.ask_usable(&call) {
             race.ask_anyone(&call);
         }
@@ -119,6 +122,10 @@ impl<'a, T> Race<'a, T> {
             }
         }
         drop(state);
+        let rejected = self.errors.iter().find(|(_, error)| error.kind == HsmErrorKind::CiphertextRejected);
+        if let Some((rejecting, _)) = rejected {
+            self.group.tell_disagreement(self.key, ticket.member, *rejecting);
+        }
         ticket.succeeded();
     }
 
@@ -135,12 +142,16 @@ impl<'a, T> Race<'a, T> {
                 ticket.succeeded();
                 return Some(self.named(member, error));
             }
+            Verdict::Doubted => ticket.succeeded(),
             Verdict::AskAnother => ticket.neither(),
             Verdict::Failure => ticket.failed(error.kind),
         }
+        let has_failed = error.kind != HsmErrorKind::CiphertextRejected;
         self.errors.push((member, error));
         if self.ask_usable(call) {
-            self.count_failover(member);
+            if has_failed {
+                self.count_failover(member);
+            }
             return None;
         }
         if !self.running.is_empty() {
@@ -153,7 +164,21 @@ impl<'a, T> Race<'a, T> {
             self.count_failover(member);
             return None;
         }
+        self.add_absent();
         Some(self.conclusion())
+    }
+
+    /// A member that is out of use may hold the key that a rejected ciphertext was made with. It is not asked: tampered
+    /// ciphertexts must not keep asking one that hangs. But without its word the rejection is not passed on, for KMS would
+    /// not ask again.
+    fn add_absent(&mut self) {
+        if !self.errors.iter().any(|(_, error)| error.kind == HsmErrorKind::CiphertextRejected) {
+            return;
+        }
+        for member in (0..self.group.members.len()).filter(|member| !self.asked.has(*member)) {
+            let detail = "is out of use and was not asked, and may hold the key of this ciphertext";
+            self.errors.push((member, HsmError::new(HsmErrorKind::DeviceGone, detail)));
+        }
     }
 
     /// Nobody answered in time for something. Gives the request's own error when that was the deadline.

@@ -126,12 +126,8 @@ impl Hsm for Scripted {
 const DEADLINE: Duration = Duration::from_millis(150);
 const FAILURES: [HsmErrorKind; 4] =
     [HsmErrorKind::TimedOut, HsmErrorKind::SessionLost, HsmErrorKind::DeviceGone, HsmErrorKind::Failed];
-const FINAL: [HsmErrorKind; 4] = [
-    HsmErrorKind::UsageRefused,
-    HsmErrorKind::KeyDisabled,
-    HsmErrorKind::CiphertextRejected,
-    HsmErrorKind::TooLong,
-];
+const FINAL: [HsmErrorKind; 3] =
+    [HsmErrorKind::UsageRefused, HsmErrorKind::KeyDisabled, HsmErrorKind::TooLong];
 
 fn group_with(members: &[Arc<Scripted>], settings: GroupSettings) -> HsmGroup {
     let member = |hsm: &Arc<Scripted>| {
@@ -217,7 +213,7 @@ async fn a_final_error_is_asked_for_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_final_error_is_no_sign_of_illness() {
+async fn a_rejected_ciphertext_is_no_sign_of_illness() {
     let members =
         [0, 1].map(|number| Scripted::new(number, &[], Step::Fail(0, HsmErrorKind::CiphertextRejected)));
     let group = group(&members);
@@ -225,6 +221,99 @@ async fn a_final_error_is_no_sign_of_illness() {
         assert_eq!(ask(&group).await.0, Err(HsmErrorKind::CiphertextRejected));
     }
     assert_eq!([state(&group, 0), state(&group, 1)], [BreakerState::Closed; 2]);
+}
+
+/// A member with another key under the same name rejected half of the good ciphertexts, which KMS takes as final.
+#[tokio::test(start_paused = true)]
+async fn a_ciphertext_that_one_member_rejects_and_another_opens_is_good() {
+    let rejects = Step::Fail(2, HsmErrorKind::CiphertextRejected);
+    let members = [Scripted::new(0, &[], rejects), Scripted::new(1, &[], Step::Answer(3))];
+    let group = group(&members);
+    for _ in 0..20 {
+        assert_eq!(ask(&group).await.0, Ok(1));
+    }
+    assert_eq!([state(&group, 0), state(&group, 1)], [BreakerState::Closed; 2]);
+    assert_eq!(group.breakers()[0].failovers, 0, "it has not failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ciphertext_is_wrong_when_every_member_says_so_once() {
+    let rejects = Step::Fail(2, HsmErrorKind::CiphertextRejected);
+    let members = [0, 1, 2].map(|number| Scripted::new(number, &[], rejects));
+    let group = group(&members);
+    assert_eq!(ask(&group).await, (Err(HsmErrorKind::CiphertextRejected), ms(6)));
+    assert_eq!(members.each_ref().map(|member| member.calls()), [1, 1, 1]);
+    // One that does not have the key cannot have made the ciphertext.
+    members[1].then_always(Step::Fail(2, HsmErrorKind::KeyNotFound));
+    assert_eq!(ask(&group).await.0, Err(HsmErrorKind::CiphertextRejected));
+}
+
+/// The member that says nothing may hold the key, and KMS would not ask again.
+#[tokio::test(start_paused = true)]
+async fn a_ciphertext_is_not_called_wrong_while_a_member_says_nothing() {
+    for (silent, told) in [
+        (Step::Hang, HsmErrorKind::TimedOut),
+        (Step::Silent, HsmErrorKind::TimedOut),
+        (Step::Fail(1, HsmErrorKind::DeviceGone), HsmErrorKind::DeviceGone),
+        (Step::Fail(1, HsmErrorKind::SessionLost), HsmErrorKind::SessionLost),
+        (Step::Fail(1, HsmErrorKind::Busy), HsmErrorKind::Busy),
+    ] {
+        let rejects = Step::Fail(2, HsmErrorKind::CiphertextRejected);
+        let members = [Scripted::new(0, &[], rejects), Scripted::new(1, &[], silent)];
+        let group = group(&members);
+        for _ in 0..4 {
+            assert_eq!(ask(&group).await.0, Err(told), "{silent:?}");
+        }
+    }
+}
+
+/// Nor when it is out of use: the answer must not change with the fifth failure. It is not asked, so nobody waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_ciphertext_is_not_called_wrong_while_a_member_is_out_of_use() {
+    let members = [Scripted::new(0, &[], Step::Hang), Scripted::new(1, &[], Step::Answer(3))];
+    let group = group(&members);
+    for _ in 0..10 {
+        ask(&group).await.0.unwrap();
+    }
+    assert_eq!((state(&group, 0), members[0].calls()), (BreakerState::Open, 5));
+    members[1].then_always(Step::Fail(2, HsmErrorKind::CiphertextRejected));
+    assert_eq!(ask(&group).await, (Err(HsmErrorKind::DeviceGone), ms(2)));
+    assert_eq!(members[0].calls(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_hold_different_keys_are_warned_of_once_a_minute() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _listening = tracing::subscriber::set_default(subscriber);
+    let rejects = Step::Fail(2, HsmErrorKind::CiphertextRejected);
+    let group = group(&[Scripted::new(0, &[], rejects), Scripted::new(1, &[], Step::Answer(3))]);
+    for (pause, warnings) in [(0, 1), (30_000, 1), (30_000, 2)] {
+        sleep(ms(pause)).await;
+        for _ in 0..4 {
+            ask(&group).await.0.unwrap();
+        }
+        let told = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(told.matches("hold different keys").count(), warnings, "{told}");
+        assert!(told.contains("opened_by=\"hsm-1\" rejected_by=\"hsm-0\""), "{told}");
+        assert!(told.contains(&format!("key={}", KeyName::label("k"))), "{told}");
+    }
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,7 +542,8 @@ async fn a_member_with_an_open_breaker_is_degraded_at_best() {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let kinds = FAILURES.into_iter().chain(FINAL).chain([HsmErrorKind::Busy, HsmErrorKind::KeyNotFound]);
+    let asked_on = [HsmErrorKind::Busy, HsmErrorKind::KeyNotFound, HsmErrorKind::CiphertextRejected];
+    let kinds = FAILURES.into_iter().chain(FINAL).chain(asked_on);
     prop_oneof![
         (0..200_u64).prop_map(Step::Answer),
         (0..200_u64, proptest::sample::select(kinds.collect::<Vec<_>>()))
