@@ -26,7 +26,7 @@ mod verdict;
 
 pub use breaker::BreakerState;
 pub use settings::GroupSettings;
-pub(super) use verdict::is_members_fault;
+pub(super) use verdict::{is_members_fault, is_the_hsms_word};
 
 use super::monitored::Monitored;
 use super::{Aad, Answer, DeviceHealth, HealthStatus, Hsm, KeyFacts, Sealed};
@@ -162,7 +162,7 @@ struct Chosen {
     /// The call decides whether the member's breaker closes.
     is_probe: bool,
     era: breaker::Era,
-    /// Another usable member has not been asked yet.
+    /// Another member has not been asked yet: a usable one, or, when this one is out of use, any.
     others: bool,
 }
 
@@ -265,9 +265,10 @@ impl HsmGroup {
         let state = self.lock();
         let left = (0..self.members.len()).filter(|member| !asked.has(*member));
         let of_member = |member: usize| state.members.get(member).map(|of_member| (member, of_member));
+        let others = left.clone().count() > 1;
         // The first of equals.
         let (member, of_member) = left.filter_map(of_member).min_by_key(|(_, it)| it.in_flight)?;
-        Some(Chosen { member, is_probe: false, era: of_member.breaker.era(), others: false })
+        Some(Chosen { member, is_probe: false, era: of_member.breaker.era(), others })
     }
 
     fn log(&self, member: usize, change: Option<Change>) {

@@ -5,8 +5,8 @@
 //!
 //! A member that keeps silent is not given up when the next one is asked. An HSM that is slow and not hung still answers,
 //! and a group whose members are all slow is no worse than one of them. A PKCS#11 call could not be cancelled anyway. That
-//! this doubles the load of a slow group ends by itself: members that miss the deadline open their breakers, and with no
-//! usable member left, each request asks one and waits for it.
+//! this doubles the load of a slow group is the price of not waiting for one that hangs: it holds for members that are out
+//! of use too, when no usable one is left.
 
 use super::breaker::Era;
 use super::verdict::{Verdict, is_members_fault, verdict, weight};
@@ -33,6 +33,8 @@ pub(super) struct Race<'a, T> {
     errors: Vec<(usize, HsmError)>,
     /// When the running members have had their share and the next one is asked.
     share_ends: Option<Instant>,
+    /// No usable member was left, and those that are out of use are asked.
+    last_resort: bool,
     /// When the next one is asked early. At most one hedge a request.
     hedge_at: Option<Instant>,
 }
@@ -67,7 +69,19 @@ impl<'a, T> Race<'a, T> {
         let running = Vec::with_capacity(2);
         let (asked, errors) = (Asked::default(), Vec::new());
         let (share_ends, hedge_at) = (None, None);
-        let mut race = Self { group, operation, key, deadline, asked, running, errors, share_ends, hedge_at };
+        let last_resort = false;
+        let mut race = Self {
+            group,
+            operation,
+            key,
+            deadline,
+            asked,
+            running,
+            errors,
+            share_ends,
+            last_resort,
+            hedge_at,
+        };
         if !race.ask_usable(&call) {
             race.ask_anyone(&call);
         }
@@ -199,7 +213,7 @@ impl<'a, T> Race<'a, T> {
             self.share_ends = None;
             let waiting: Vec<usize> = self.running.iter().map(|attempt| attempt.ticket.member).collect();
             self.running.iter_mut().for_each(|attempt| attempt.ticket.had_its_share = true);
-            if self.ask_usable(call) {
+            if self.ask_usable(call) || (self.last_resort && self.ask_anyone(call)) {
                 waiting.into_iter().for_each(|member| self.count_failover(member));
             }
         } else if self.hedge_at.is_some_and(|at| at <= now) {
@@ -222,6 +236,7 @@ impl<'a, T> Race<'a, T> {
     }
 
     fn ask_anyone(&mut self, call: &impl Fn(&'a dyn Hsm) -> Answer<'a, T>) -> bool {
+        self.last_resort = true;
         self.group.choose_anyway(self.asked).is_some_and(|chosen| self.ask(&chosen, call))
     }
 
@@ -250,7 +265,7 @@ impl<'a, T> Race<'a, T> {
 
     fn plan_hedge(&mut self) {
         let share = self.group.settings.hedge_share_percent;
-        if share == 0 || self.share_ends.is_none() {
+        if share == 0 || self.share_ends.is_none() || self.last_resort {
             return;
         }
         let mut state = self.group.lock();

@@ -192,7 +192,8 @@ async fn healthy_members_share_the_work() {
 
 #[tokio::test(start_paused = true)]
 async fn a_members_fault_is_another_members_work_at_once() {
-    for kind in FAILURES.into_iter().chain([HsmErrorKind::Busy, HsmErrorKind::KeyNotFound]) {
+    let blameless = [HsmErrorKind::Busy, HsmErrorKind::KeyNotFound, HsmErrorKind::Refused];
+    for kind in FAILURES.into_iter().chain(blameless) {
         let (bad, good) =
             (Scripted::new(0, &[], Step::Fail(2, kind)), Scripted::new(1, &[], Step::Answer(3)));
         let group = group(&[Arc::clone(&bad), Arc::clone(&good)]);
@@ -388,6 +389,31 @@ async fn open_breakers_never_refuse_a_request_that_has_nowhere_else_to_go() {
     assert_eq!(state(&group, 0), BreakerState::Closed);
 }
 
+/// The one that hangs is the first of equals, and used to take the whole deadline.
+#[tokio::test(start_paused = true)]
+async fn with_every_breaker_open_one_that_hangs_leaves_time_to_the_other() {
+    let members = [0, 1].map(|number| Scripted::new(number, &[], Step::Fail(0, HsmErrorKind::DeviceGone)));
+    let group = group_with(&members, hedging(5));
+    for _ in 0..20 {
+        ask(&group).await.0.unwrap_err();
+    }
+    assert_eq!([state(&group, 0), state(&group, 1)], [BreakerState::Open; 2]);
+    members[0].then_always(Step::Hang);
+    members[1].then_always(Step::Answer(3));
+    assert_eq!(ask(&group).await, (Ok(1), ms(78)));
+}
+
+/// Any caller can send an IV that no HSM takes, or a label that is there twice: it used to open every breaker.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_refused_everywhere_is_no_sign_of_illness() {
+    let members = [0, 1].map(|number| Scripted::new(number, &[], Step::Fail(1, HsmErrorKind::Refused)));
+    let group = group(&members);
+    for _ in 0..20 {
+        assert_eq!(ask(&group).await, (Err(HsmErrorKind::Refused), ms(2)));
+    }
+    assert_eq!([state(&group, 0), state(&group, 1)], [BreakerState::Closed; 2]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_house_is_said_at_once_although_a_broken_member_is_left() {
     let (hung, full) = (Scripted::new(0, &[], Step::Hang), Scripted::new(1, &[], Step::Answer(3)));
@@ -482,7 +508,7 @@ async fn monitored(member: &Arc<Scripted>, step: Step) -> Member {
     let hsm: Arc<dyn Hsm> = Arc::<Scripted>::clone(member);
     let name = format!("hsm-{}", member.number);
     let monitor = Arc::new(Monitored::new(name.clone(), hsm, MonitorSettings::default()));
-    monitor.health(Instant::now() + DEADLINE).await;
+    monitor.health(Instant::now() + 4 * DEADLINE).await;
     member.then_always(Step::Answer(1));
     Member::monitored(name, monitor)
 }
@@ -491,7 +517,7 @@ async fn monitored(member: &Arc<Scripted>, step: Step) -> Member {
 async fn the_background_checks_decide_how_much_a_member_is_used() {
     let members = [0, 1, 2].map(|number| Scripted::new(number, &[], Step::Answer(1)));
     let healthy = monitored(&members[0], Step::Answer(1)).await;
-    let slow = monitored(&members[1], Step::Answer(100)).await;
+    let slow = monitored(&members[1], Step::Answer(200)).await;
     let gone = monitored(&members[2], Step::Fail(0, HsmErrorKind::DeviceGone)).await;
     let group = HsmGroup::new(vec![healthy, slow, gone], GroupSettings::default()).unwrap();
     for _ in 0..90 {
@@ -542,7 +568,12 @@ async fn a_member_with_an_open_breaker_is_degraded_at_best() {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let asked_on = [HsmErrorKind::Busy, HsmErrorKind::KeyNotFound, HsmErrorKind::CiphertextRejected];
+    let asked_on = [
+        HsmErrorKind::Busy,
+        HsmErrorKind::KeyNotFound,
+        HsmErrorKind::Refused,
+        HsmErrorKind::CiphertextRejected,
+    ];
     let kinds = FAILURES.into_iter().chain(FINAL).chain(asked_on);
     prop_oneof![
         (0..200_u64).prop_map(Step::Answer),

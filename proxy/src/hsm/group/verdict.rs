@@ -34,6 +34,8 @@ pub(super) fn verdict(kind: HsmErrorKind) -> Verdict {
         // A new key may have reached one member and not yet the other: believed only when every usable member says so.
         // Members that are out of use are not asked: a key that does not exist must not keep asking one that hangs.
         HsmErrorKind::KeyNotFound
+        // One key or one request does not suit this HSM. Another one may differ in model or firmware, or have the key once.
+        | HsmErrorKind::Refused
         // A full queue is load, not illness; another member may have room.
         | HsmErrorKind::Busy => Verdict::AskAnother,
         HsmErrorKind::TimedOut
@@ -46,6 +48,11 @@ pub(super) fn verdict(kind: HsmErrorKind) -> Verdict {
 /// Whether the error shows that something is wrong with the HSM, and not with the request or the key.
 pub(in crate::hsm) fn is_members_fault(kind: HsmErrorKind) -> bool {
     verdict(kind) == Verdict::Failure
+}
+
+/// Whether the error is an answer that the HSM itself has given: it works, and says no.
+pub(in crate::hsm) fn is_the_hsms_word(kind: HsmErrorKind) -> bool {
+    matches!(verdict(kind), Verdict::Final | Verdict::Doubted)
 }
 
 /// Which of several members' errors the caller hears of: the highest. When any says that asking later helps, it does;
@@ -74,6 +81,7 @@ mod tests {
             (HsmErrorKind::KeyDisabled, Verdict::Final),
             (HsmErrorKind::CiphertextRejected, Verdict::Doubted),
             (HsmErrorKind::TooLong, Verdict::Final),
+            (HsmErrorKind::Refused, Verdict::AskAnother),
             (HsmErrorKind::Busy, Verdict::AskAnother),
             (HsmErrorKind::TimedOut, Verdict::Failure),
             (HsmErrorKind::SessionLost, Verdict::Failure),
