@@ -111,6 +111,13 @@ async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
                 rules => rules.to_string(),
             },
         ));
+        // Only a customer's key can prove it, and `check` does not use those.
+        if members.len() > 1 && !store.keys.entries.is_empty() {
+            summary.push(format!(
+                "            {}: whether its hsms hold the same keys is not tried: `xks-proxy doctor --use-keys` does",
+                store.name
+            ));
+        }
     }
     Ok((summary, warnings))
 }

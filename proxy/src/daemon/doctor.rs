@@ -12,6 +12,7 @@ mod keys;
 mod machine;
 mod peer;
 mod report;
+mod same_keys;
 
 use clap::Args;
 pub(crate) use keys::unfit;
@@ -73,7 +74,7 @@ pub(crate) fn run(file: &Path, options: &Options) -> Result<ExitCode, String> {
     files::check(&mut config, &mut report);
 
     let mut hsms = hsm::Hsms::default();
-    let mut speeds = Vec::new();
+    let (mut speeds, mut surveys) = (Vec::new(), Vec::new());
     for (index, hsm) in config.hsms.clone().iter().enumerate() {
         report.section(format!("HSM {}", hsm.name.value));
         let (survey, speed) = hsms.check(&mut config, hsm, &mut report);
@@ -90,7 +91,13 @@ pub(crate) fn run(file: &Path, options: &Options) -> Result<ExitCode, String> {
                 None => report.skipped("keys", "nobody is logged in to the HSM"),
             }
         }
+        surveys.push(survey);
     }
+    for store in config.key_stores.iter().filter(|store| store.hsms.len() > 1) {
+        report.section(format!("The same keys in every HSM of key store {}", store.name));
+        same_keys::check(&config, store, &surveys, options.use_keys, &mut report);
+    }
+    drop(surveys);
 
     report.section("Certificate and clock");
     certificate::check(&mut config, options.endpoint.as_deref(), &mut report);
