@@ -54,6 +54,7 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
             file: source.file.to_owned(),
             line: None,
             message: "no HSM is named: add an [[hsm]] table (see config.example.toml)".into(),
+            retriable: false,
         });
     }
     let mut hsms: Vec<HsmConfig> = Vec::new();
@@ -71,6 +72,7 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
             file: source.file.to_owned(),
             line: None,
             message: "no key store is named: add a [[key_store]] table (see config.example.toml)".into(),
+            retriable: false,
         });
     }
     let key_stores = place.key_stores(raw.key_store, &hsms)?;
@@ -155,6 +157,7 @@ impl Place<'_> {
             file: self.source.file.to_owned(),
             line: Some(line),
             message: format!("{what} {name:?} stands already on line {first}: each must be different"),
+            retriable: false,
         }
     }
 

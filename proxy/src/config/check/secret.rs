@@ -123,6 +123,7 @@ impl Place<'_> {
                 "{key} does not begin with the path of a program, and PATH is not searched: write it like \
                  [\"/usr/local/bin/helper\", \"argument\"]"
             ),
+            retriable: false,
         })?;
         Ok(HelperCommand {
             program: self.path(program).value,
