@@ -15,6 +15,7 @@ mod tls;
 pub(super) use file::read_limited;
 pub use groups::Groups;
 pub use hsms::Hsms;
+use hsms::OpenOn;
 
 use super::{Config, ConfigError};
 use crate::app::{App, KeyStore};
@@ -24,6 +25,7 @@ use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::hsm::group::HsmGroup;
 use crate::hsm::monitored::Monitored;
+use crate::hsm::pkcs11::Pkcs11Hsm;
 use crate::quota::Quota;
 use crate::sigv4::Credential;
 use crate::tls::ServerTls;
@@ -48,16 +50,33 @@ pub struct Ready {
 
 impl Config {
     /// Reads what the configuration names, opens the HSMs, logs in, and builds the proxy. New warnings are added to
-    /// [`Config::warnings`].
+    /// [`Config::warnings`]. An HSM that cannot be used at present is no error ([`Pkcs11Hsm::start_on`]).
     ///
     /// # Errors
     /// For the first thing that is missing, unreadable or refused, at the line that names it.
-    pub fn build(mut self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
+    pub fn build(self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
+        self.build_with(Pkcs11Hsm::start_on, env, subscriber)
+    }
+
+    /// As [`build`](Self::build), for a trial: an HSM that cannot be used at present is an error too.
+    ///
+    /// # Errors
+    /// As there, and what is wrong with an HSM, its token or its PIN.
+    pub fn try_out(self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
+        self.build_with(Pkcs11Hsm::open_on, env, subscriber)
+    }
+
+    fn build_with(
+        mut self,
+        open_on: OpenOn,
+        env: Arc<dyn Env>,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Ready, ConfigError> {
         let tls = self.served(Arc::clone(&env))?.map(ServerTls::new);
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
         let accesses = self.accesses()?;
-        let hsms = self.open_hsms()?;
+        let hsms = self.open_hsms(open_on)?;
         let monitors = self.monitors(&hsms);
         let made = self.groups(&hsms, &monitors, None)?;
         let stores = self.stores(credentials, accesses, &made);

@@ -28,7 +28,7 @@ pub(crate) fn run(file: &Path) -> Result<(), String> {
         .build()
         .map_err(|error| format!("cannot start ({error})"))?;
     let found = runtime.block_on(async {
-        let ready = Config::load(file)?.build(Arc::new(SystemEnv), Arc::new(Nobody))?;
+        let ready = Config::load(file)?.try_out(Arc::new(SystemEnv), Arc::new(Nobody))?;
         look(ready).await
     });
     let (summary, warnings) = found.map_err(|error: ConfigError| error.to_string())?;

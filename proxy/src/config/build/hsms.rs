@@ -35,20 +35,28 @@ impl Drop for Hsms {
     }
 }
 
+/// How an HSM is opened: whether one that cannot be used at present is an error.
+pub(super) type OpenOn = fn(Arc<Module>, Pkcs11Settings) -> Result<Pkcs11Hsm, OpenError>;
+
 impl Config {
     /// Loads each module once, for PKCS#11 keeps one state per process and library, and opens each HSM once.
-    pub(super) fn open_hsms(&mut self) -> Result<Hsms, ConfigError> {
+    pub(super) fn open_hsms(&mut self, open_on: OpenOn) -> Result<Hsms, ConfigError> {
         let mut modules: BTreeMap<PathBuf, Arc<Module>> = BTreeMap::new();
         let mut open = Hsms::default();
         for hsm in self.hsms.clone() {
+            // One file by two names is one library.
+            let path = &hsm.module.value;
+            let file = if path.components().count() > 1 { path.canonicalize().ok() } else { None };
+            let file = file.unwrap_or_else(|| path.clone());
             // PINs before libraries: what can be known at once is said at once.
             let pin = self.secret(&hsm.pin, "PIN")?;
-            let module = match modules.get(&hsm.module.value) {
+            let module = match modules.get(&file) {
                 Some(loaded) => Arc::clone(loaded),
                 None => Module::load(&hsm.module.value).map_err(|error| self.explain(&hsm, &error))?,
             };
-            modules.insert(hsm.module.value.clone(), Arc::clone(&module));
+            modules.insert(file, Arc::clone(&module));
             let mut settings = Pkcs11Settings::new(&hsm.module.value, hsm.token.value.clone(), pin);
+            settings.name.clone_from(&hsm.name.value);
             settings.sessions_max = hsm.sessions_max.unwrap_or(settings.sessions_max);
             settings.queue_max = hsm.queue_max.unwrap_or(settings.queue_max);
             settings.set_aside_max = hsm.set_aside_max.unwrap_or(settings.set_aside_max);
@@ -56,7 +64,7 @@ impl Config {
             settings.session_idle_max = hsm.session_idle_max.unwrap_or(settings.session_idle_max);
             settings.iv_source = hsm.iv_source;
             settings.health_key = hsm.health_key.clone();
-            let opened = Pkcs11Hsm::start_on(module, settings).map_err(|error| self.explain(&hsm, &error))?;
+            let opened = open_on(module, settings).map_err(|error| self.explain(&hsm, &error))?;
             open.0.push(Arc::new(opened));
         }
         Ok(open)
@@ -72,6 +80,7 @@ impl Config {
             OpenError::PinIncorrect(_)
             | OpenError::PinLocked(_)
             | OpenError::PinExpired(_)
+            | OpenError::PinFinalTry(_)
             | OpenError::PinNotSet(_) => hsm.pin.line,
             _ => hsm.name.line,
         };
