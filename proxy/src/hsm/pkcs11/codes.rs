@@ -2,8 +2,8 @@
 //!
 //! Place on the map: `session` asks it after every failed call. The policy: a code that says the caller is
 //! wrong leaves the session alone; a code that says a session, login or handle is stale costs that session; a
-//! code that says the token or library went away costs every session, since new sessions may be given the old
-//! numbers.
+//! code that says the token went away costs every session of the token, one that says the library did costs all, since
+//! new sessions may be given the old numbers.
 
 use crate::hsm::HsmErrorKind;
 use cryptoki::error::RvError;
@@ -15,7 +15,9 @@ pub enum After {
     Keep,
     /// It is closed, and another opened before the next request; cached key handles go with it.
     ReplaceSession,
-    /// The token was removed or the library lost its state: every session of this module is replaced.
+    /// The token was removed: every session of this token is replaced.
+    ReplaceToken,
+    /// The library lost its state: every session of this module is replaced.
     ReplaceAll,
 }
 
@@ -32,7 +34,7 @@ pub struct Verdict {
 
 /// Judges a return value (PKCS#11 v3.2, 5.1.1 to 5.1.7: names and numbers).
 pub fn judge(rv: RvError) -> Verdict {
-    use After::{Keep, ReplaceAll, ReplaceSession};
+    use After::{Keep, ReplaceAll, ReplaceSession, ReplaceToken};
     use HsmErrorKind as Kind;
     let (ck_rv, kind, after) = match rv {
         // The key object.
@@ -67,9 +69,9 @@ pub fn judge(rv: RvError) -> Verdict {
         RvError::CryptokiNotInitialized => (0x190, Kind::SessionLost, ReplaceAll),
 
         // The device.
-        RvError::DeviceRemoved => (0x32, Kind::DeviceGone, ReplaceAll),
-        RvError::TokenNotPresent => (0xe0, Kind::DeviceGone, ReplaceAll),
-        RvError::SlotIdInvalid => (0x03, Kind::DeviceGone, ReplaceAll),
+        RvError::DeviceRemoved => (0x32, Kind::DeviceGone, ReplaceToken),
+        RvError::TokenNotPresent => (0xe0, Kind::DeviceGone, ReplaceToken),
+        RvError::SlotIdInvalid => (0x03, Kind::DeviceGone, ReplaceToken),
         RvError::TokenNotRecognized => (0xe1, Kind::DeviceGone, ReplaceSession),
         RvError::DeviceError => (0x30, Kind::DeviceGone, ReplaceSession),
         RvError::FipsSelfTestFailed => (0x1b6, Kind::DeviceGone, ReplaceSession),
@@ -87,7 +89,8 @@ pub fn judge(rv: RvError) -> Verdict {
             (number, Kind::Failed, ReplaceSession)
         }
 
-        // The login. None of these is ever tried again with the same PIN: the token would lock itself.
+        // The login. The first five and CKR_USER_PIN_NOT_INITIALIZED are never tried again with the same PIN, for the
+        // token would lock itself; all others at most once a second (`login`).
         RvError::PinIncorrect => (0xa0, Kind::Failed, Keep),
         RvError::PinInvalid => (0xa1, Kind::Failed, Keep),
         RvError::PinLenRange => (0xa2, Kind::Failed, Keep),
@@ -180,7 +183,7 @@ mod tests {
     /// other number up to 0x400 must be `Failed`, so that no code is forgotten here.
     #[test]
     fn every_code_has_its_verdict() {
-        use After::{Keep, ReplaceAll, ReplaceSession};
+        use After::{Keep, ReplaceAll, ReplaceSession, ReplaceToken};
         use HsmErrorKind as Kind;
         let special: &[(Kind, After, &[u64])] = &[
             (Kind::UsageRefused, Keep, &[0x62, 0x63, 0x68]),
@@ -190,7 +193,7 @@ mod tests {
             (Kind::Busy, Keep, &[0x02, 0x31, 0xb1, 0x201]),
             (Kind::SessionLost, ReplaceSession, &[0x60, 0x65, 0x82, 0x90, 0x91, 0xb0, 0xb3, 0x101]),
             (Kind::SessionLost, ReplaceAll, &[0x190]),
-            (Kind::DeviceGone, ReplaceAll, &[0x03, 0x32, 0xe0]),
+            (Kind::DeviceGone, ReplaceToken, &[0x03, 0x32, 0xe0]),
             (Kind::DeviceGone, ReplaceSession, &[0x30, 0xe1, 0x1b6]),
         ];
         // Named codes that fail the call and leave the session as it was; all numbers without a name replace
