@@ -52,12 +52,34 @@ impl Config {
     ///
     /// # Errors
     /// For the first thing that is missing, unreadable or refused, at the line that names it.
-    pub fn build(mut self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
+    pub fn build(self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
+        self.build_with(true, env, subscriber)
+    }
+
+    /// As [`build`](Self::build), which waits for an HSM that cannot be reached at present; here that is an error, for
+    /// whoever wants to know the reason.
+    ///
+    /// # Errors
+    /// As `build`, and when an HSM cannot be reached.
+    pub fn build_impatiently(
+        self,
+        env: Arc<dyn Env>,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Ready, ConfigError> {
+        self.build_with(false, env, subscriber)
+    }
+
+    fn build_with(
+        mut self,
+        patient: bool,
+        env: Arc<dyn Env>,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Ready, ConfigError> {
         let tls = self.served(Arc::clone(&env))?.map(ServerTls::new);
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
         let accesses = self.accesses()?;
-        let hsms = self.open_hsms()?;
+        let hsms = self.open_hsms(patient)?;
         let monitors = self.monitors(&hsms);
         let made = self.groups(&hsms, &monitors, None)?;
         let stores = self.stores(credentials, accesses, &made);
@@ -117,6 +139,7 @@ impl Ready {
                 message: format!(
                     "{what} has changed, which a reload cannot take over: restart, or undo that change"
                 ),
+                retriable: false,
             });
         }
         // All is read before anything is replaced.

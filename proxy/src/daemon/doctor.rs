@@ -3,6 +3,7 @@
 //!
 //! Place on the map: part of the binary; a file per field of checks, all writing into `report`.
 
+mod access;
 mod budget;
 mod certificate;
 mod clock;
@@ -72,6 +73,7 @@ pub(crate) fn run(file: &Path, options: &Options) -> Result<ExitCode, String> {
     report.section("Configuration and files");
     configuration(&config, &mut report);
     files::check(&mut config, &mut report);
+    access::check(&mut config, &mut report);
 
     let mut hsms = hsm::Hsms::default();
     let (mut speeds, mut surveys) = (Vec::new(), Vec::new());
@@ -140,12 +142,5 @@ fn configuration(config: &Config, report: &mut Report) {
         let (says, to_do) = warning.rsplit_once(": ").unwrap_or((warning, "see proxy/config.example.toml"));
         let means = "The proxy serves with it, but it is probably not meant so.";
         report.warning("configuration", says, means, to_do);
-    }
-    for store in &config.key_stores {
-        let says = match store.access.rules.len() {
-            0 => "no rule, so every correctly signed request is allowed".to_owned(),
-            rules => count(rules, "rule"),
-        };
-        report.ok("rules", format!("key store {}: {says}", store.name));
     }
 }
