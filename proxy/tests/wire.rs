@@ -528,6 +528,25 @@ async fn meta_3_an_unknown_key_is_not_found() {
     assert!(listed.hsm.calls().is_empty());
 }
 
+/// The story: whoever asked for the label of the HSM's health key encrypted with it, as with any customer's key.
+#[tokio::test]
+async fn meta_3_a_reserved_label_is_not_found() {
+    let world = World::with(Limits::default(), |store| store.keys.others = OtherKeys::ByLabel);
+    let sealed = world.call("keys/foo/encrypt", &encrypt("")).await;
+    sealed.is_ok();
+    let reserving = World::with(Limits::default(), |store| {
+        store.keys.others = OtherKeys::ByLabel;
+        store.keys.entries.clear();
+        store.keys.reserved.insert("foo".to_owned());
+    });
+    let metadata = json!({ "requestMetadata": metadata() });
+    for (operation, body) in [("metadata", metadata), ("encrypt", encrypt("")), ("decrypt", decrypt(&sealed))]
+    {
+        reserving.call(&format!("keys/foo/{operation}"), &body).await.is_error(404, "KeyNotFoundException");
+    }
+    assert!(reserving.hsm.calls().is_empty());
+}
+
 // ---------------------------------------------------------------------------------------------- Encrypt
 
 #[tokio::test]

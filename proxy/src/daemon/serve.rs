@@ -66,7 +66,8 @@ async fn serve(file: &Path) -> Result<(), Failure> {
     };
     let ready = match signal {
         Ok(built) => {
-            built.map_err(|_| "the start has broken off: this is a mistake in the proxy".to_owned())??
+            // As after any other crash, starting again is right.
+            built.map_err(|error| Failure::of_machine(format!("the start has crashed: {error}")))??
         }
         Err(signal) => {
             tracing::info!(signal, "stopped before it served");
