@@ -128,3 +128,19 @@ fn an_endpoint_is_refused_by_a_build_without_traces() {
         "xks.toml:2: this build cannot send traces: build with `--features otel`, or remove endpoint"
     );
 }
+
+/// The age of a secret that is in no file was not known to the alert, and nobody noticed.
+#[test]
+fn a_credential_whose_age_the_metrics_cannot_tell_is_warned_of() {
+    let table = "[ops]\nlisten = \"127.0.0.1:1\"";
+    let why = "xks.toml:16: nobody will be told when BETWEEN2TENAND3TENCHARACTERS is old, for its secret is in no file: \
+               write the day it was made, created = 2026-01-31";
+    assert_eq!(parsed(&with(table)).warnings, [why]);
+    let dated = with(table).replace("\"XKS_SECRET\"", "\"XKS_SECRET\", created = 2026-01-31");
+    let in_file = with(table).replace("secret_env = \"XKS_SECRET\"", "secret_file = \"secret\"");
+    let in_command = with(table).replace("secret_env = \"XKS_SECRET\"", "secret_command = [\"/bin/vault\"]");
+    assert_eq!(parsed(&dated).warnings, Vec::<String>::new());
+    assert_eq!(parsed(&in_file).warnings, Vec::<String>::new());
+    assert_eq!(parsed(&in_command).warnings, [why]);
+    assert_eq!(parsed(&with("")).warnings, Vec::<String>::new(), "without metrics there is nothing to tell");
+}

@@ -145,12 +145,20 @@ impl Drop for Daemon {
 
 impl Daemon {
     fn start(setup: &Setup) -> Self {
-        let mut child = setup.command("serve").stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        let mut this = Self { child, lines, address: ([0, 0, 0, 0], 0).into() };
-        let listening = this.wait_for("listening");
-        this.address = listening["address"].as_str().unwrap().parse().unwrap();
+        let mut this = Self::of(setup.command("serve").stdout(Stdio::piped()).spawn().unwrap());
+        this.listens();
         this
+    }
+
+    fn of(mut child: Child) -> Self {
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines, address: ([0, 0, 0, 0], 0).into() }
+    }
+
+    /// Reads the log up to the line that says where it listens.
+    fn listens(&mut self) {
+        let listening = self.wait_for("listening");
+        self.address = listening["address"].as_str().unwrap().parse().unwrap();
     }
 
     /// The next line of the log.
@@ -655,9 +663,8 @@ fn a_start_that_hangs_is_stopped_at_once() {
     let command = format!("pin_command = [\"{}\", \"{}\"]", setup.path("helper").display(), pipe.display());
     setup.change("pin_file = \"pin\"", &command);
     for name in ["TERM", "INT"] {
-        let mut child = setup.command("serve").stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        let mut daemon = Daemon { child, lines, address: ([0, 0, 0, 0], 0).into() };
+        let child = setup.command("serve").stdout(Stdio::piped()).spawn().unwrap();
+        let mut daemon = Daemon::of(child);
         assert_eq!(fs::read(&pipe).unwrap(), b"\n");
         daemon.signal(name);
         assert_eq!(daemon.wait_for("stopped before it served")["signal"], format!("SIG{name}"));
@@ -665,14 +672,56 @@ fn a_start_that_hangs_is_stopped_at_once() {
     }
 }
 
+/// A partition in maintenance must not keep another HSM of the group from serving.
 #[test]
-fn a_wrong_pin_is_refused() {
+fn an_absent_token_does_not_end_the_daemon() {
+    let setup = Setup::new();
+    setup.change("token_label = \"xks\"", "token_label = \"elsewhere\"");
+    let mut daemon = Daemon::of(setup.command("serve").stdout(Stdio::piped()).spawn().unwrap());
+    let told = daemon.wait_for("no HSM session yet; it is tried again until there is one");
+    assert_eq!((&told["level"], &told["hsm"]), (&json!("ERROR"), &json!("softhsm")));
+    let error = told["error"].as_str().unwrap();
+    assert!(
+        error.starts_with("no token with label \"elsewhere\"; there are: ")
+            && error.contains("label \"xks\"")
+    );
+    daemon.listens();
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), Some(0));
+}
+
+/// A daemon that ended would be started again, and its next tries of the PIN would lock the token.
+#[test]
+fn a_wrong_pin_ends_a_check_but_not_the_daemon() {
     let setup = Setup::new();
     setup.write("pin", "4711\n");
-    setup.is_refused(
-        ":8: hsm \"softhsm\": the token with label \"xks\" refuses the PIN: correct it and start again. It is not tried a \
-         second time, because a few wrong PINs lock the token",
+    let error = "the token with label \"xks\" refuses the PIN: correct it and start again. It is not tried a second time, \
+                 because a few wrong PINs lock the token";
+    let output = setup.run("check");
+    let expected = format!("xks-proxy: {}:8: hsm \"softhsm\": {error}\n", setup.path("xks.toml").display());
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(2), expected.into()));
+
+    setup.configure(&(setup.config() + "[ops]\nlisten = \"127.0.0.1:0\"\n"));
+    let child = setup.command("serve").stdout(Stdio::piped()).spawn().unwrap();
+    let mut daemon = Daemon::of(child);
+    let told = daemon.wait_for("no login, and none is tried again before a restart");
+    assert_eq!(
+        (&told["level"], &told["hsm"], &told["error"]),
+        (&json!("ERROR"), &json!("softhsm"), &json!(error))
     );
+    let ops: SocketAddr = daemon.wait_for("ops: ")["address"].as_str().unwrap().parse().unwrap();
+    daemon.listens();
+    let (status, answer) = daemon.ask("keys/foo/encrypt", &encrypt("cGxhaW50ZXh0"), CREDENTIAL);
+    assert_eq!((status, &answer["errorName"]), (500, &json!("InternalException")));
+    for (path, status) in [("livez", "200"), ("readyz", "503")] {
+        let mut stream = TcpStream::connect(ops).unwrap();
+        stream.write_all(format!("GET /{path} HTTP/1.1\r\nhost: ops\r\n\r\n").as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {text}");
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.end(), Some(0));
 }
 
 #[test]

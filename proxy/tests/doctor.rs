@@ -219,6 +219,15 @@ fn the_last_try_of_a_pin_and_a_locked_one_are_left_alone() {
     let line =
         "xks-proxy: hsm \"softhsm\": one more wrong PIN locks the token; not tried: see `xks-proxy doctor`\n";
     assert_eq!((listed.code, listed.error.as_str()), (2, line));
+    // Nor does the proxy itself try it.
+    for (flags, says) in [
+        ("20000", "log in by the vendor's tool once, which resets the count, and start again\n"),
+        ("40000", "is locked: the security officer has to unlock it (C_InitPIN)\n"),
+    ] {
+        let checked = setup.run_with(&["check", "--config", "xks.toml"], &[logins, ("SHIM_FLAGS", flags)]);
+        assert!(checked.error.ends_with(says), "{}", checked.error);
+        assert_eq!(checked.code, 2);
+    }
     assert!(!setup.path("logins").exists(), "no C_Login");
     // CKF_USER_PIN_COUNT_LOW.
     let said = setup.run_with(DOCTOR, &[logins, ("SHIM_FLAGS", "10000")]);

@@ -46,6 +46,15 @@ fn ports_and_paths_of_the_manifests_are_those_of_the_configuration() {
     }
 }
 
+/// In a pod the secret's file is always new, and a journal that limits its rate drops audit events.
+#[test]
+fn the_age_of_a_credential_is_known_and_the_journal_takes_every_line() {
+    let config = config();
+    let mut credentials = config.key_stores.iter().flat_map(|store| &store.credentials);
+    assert!(credentials.all(|credential| credential.created.is_some()));
+    assert!(UNIT.lines().any(|line| line == "LogRateLimitIntervalSec=0"));
+}
+
 #[test]
 fn a_stop_outlasts_the_drain() {
     let drain = config().settings.limits.drain_timeout.as_secs();

@@ -872,7 +872,7 @@ async fn hlt_1_hlt_2_hlt_3_health_asks_the_hsm_and_no_policy() {
 
 // ---------------------------------------------------------------------------------------------- Errors
 
-const KINDS: [HsmErrorKind; 10] = [
+const KINDS: [HsmErrorKind; 11] = [
     HsmErrorKind::KeyNotFound,
     HsmErrorKind::UsageRefused,
     HsmErrorKind::KeyDisabled,
@@ -883,6 +883,7 @@ const KINDS: [HsmErrorKind; 10] = [
     HsmErrorKind::SessionLost,
     HsmErrorKind::DeviceGone,
     HsmErrorKind::Failed,
+    HsmErrorKind::Refused,
 ];
 
 #[tokio::test]
@@ -899,6 +900,7 @@ async fn err_1_err_2_err_3_what_the_hsm_says_becomes_what_the_operation_may_say(
         [internal, (501, "UnsupportedOperationException"), (501, "UnsupportedOperationException")],
         [(429, "ThrottlingException"); 3],
         [(503, "DependencyTimeoutException"); 3],
+        [internal; 3],
         [internal; 3],
         [internal; 3],
         [internal; 3],

@@ -48,7 +48,7 @@ pub struct Ready {
 
 impl Config {
     /// Reads what the configuration names, opens the HSMs, logs in, and builds the proxy. New warnings are added to
-    /// [`Config::warnings`].
+    /// [`Config::warnings`]. An HSM that cannot be used at present is no error ([`Pkcs11Hsm::start_on`]).
     ///
     /// # Errors
     /// For the first thing that is missing, unreadable or refused, at the line that names it.

@@ -27,6 +27,7 @@ use crate::app::Settings;
 use compatibility::without_sample_version;
 use failover::not_redundant;
 use key_store::not_isolated;
+use secret::without_age;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,10 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
                 source.file, hsm.name.line, hsm.name.value
             ));
         }
+    }
+    if ops.is_some() {
+        let undated = key_stores.iter().flat_map(without_age);
+        warnings.extend(undated.map(|(line, why)| format!("{}:{line}: {why}", source.file)));
     }
     for store in &key_stores {
         warnings.extend(not_redundant(store, &hsms).map(|why| format!("{}: {why}", source.file)));

@@ -108,6 +108,13 @@ async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
             store.keys.entries.len(),
             rules_in_words(store),
         ));
+        // Only a customer's key can prove it, and `check` does not use those.
+        if members.len() > 1 && !store.keys.entries.is_empty() {
+            summary.push(format!(
+                "            {}: whether its hsms hold the same keys is not tried: `xks-proxy doctor --use-keys` does",
+                store.name
+            ));
+        }
     }
     Ok((summary, warnings))
 }

@@ -13,6 +13,7 @@ mod keys;
 mod machine;
 mod peer;
 mod report;
+mod same_keys;
 
 use clap::Args;
 pub(crate) use keys::unfit;
@@ -75,7 +76,7 @@ pub(crate) fn run(file: &Path, options: &Options) -> Result<ExitCode, String> {
     access::check(&mut config, &mut report);
 
     let mut hsms = hsm::Hsms::default();
-    let mut speeds = Vec::new();
+    let (mut speeds, mut surveys) = (Vec::new(), Vec::new());
     for (index, hsm) in config.hsms.clone().iter().enumerate() {
         report.section(format!("HSM {}", hsm.name.value));
         let (survey, speed) = hsms.check(&mut config, hsm, &mut report);
@@ -92,7 +93,13 @@ pub(crate) fn run(file: &Path, options: &Options) -> Result<ExitCode, String> {
                 None => report.skipped("keys", "nobody is logged in to the HSM"),
             }
         }
+        surveys.push(survey);
     }
+    for store in config.key_stores.iter().filter(|store| store.hsms.len() > 1) {
+        report.section(format!("The same keys in every HSM of key store {}", store.name));
+        same_keys::check(&config, store, &surveys, options.use_keys, &mut report);
+    }
+    drop(surveys);
 
     report.section("Certificate and clock");
     certificate::check(&mut config, options.endpoint.as_deref(), &mut report);

@@ -11,6 +11,7 @@
 //! | `keeper` | replaces a lost session, and repeats the call once |
 //! | `session` | login, key look-up, AES-GCM |
 //! | `module` | the loaded library, initialised again when need be |
+//! | `login` | when the PIN may be tried |
 //! | `codes`, `names` | what each PKCS#11 return value means, and what it is called |
 //! | `stats` | what has happened so far, for metrics |
 //! | `settings` | what to open, and why it cannot be opened |
@@ -20,6 +21,7 @@ pub mod codes;
 mod inline;
 mod keeper;
 mod lanes;
+mod login;
 mod module;
 pub mod names;
 mod pool;
@@ -37,6 +39,7 @@ pub use stats::{OTHERS, PoolCounts, PoolStats};
 use super::{Aad, Answer, DeviceHealth, HealthStatus, Hsm, KeyFacts, Sealed};
 use crate::key::KeyName;
 use crate::secret::Plaintext;
+use keeper::Open;
 use pool::{Limits, Pool};
 use session::{Opener, TokenIdentity, TokenSession};
 use std::collections::BTreeMap;
@@ -105,10 +108,11 @@ impl Pkcs11Hsm {
     }
 
     /// As [`open_on`](Self::open_on), but an HSM that cannot be reached at present is no error: until it can,
-    /// requests are told so at once. For a daemon, which must not fail to start because its HSM starts later.
+    /// requests are told so at once. For a daemon, which must not fail to start because its HSM starts later. Neither is
+    /// a refused PIN, which is never tried again: a daemon that ended would be restarted, and lock the token.
     ///
     /// # Errors
-    /// What waiting cannot put right: wrong settings, a wrong PIN, a token that is missing among others.
+    /// Wrong settings, or a token that is not the only one of its name.
     pub fn start_on(module: Arc<Module>, settings: Pkcs11Settings) -> Result<Self, OpenError> {
         Self::begin(module, settings, true)
     }
@@ -122,7 +126,7 @@ impl Pkcs11Hsm {
             set_aside_after: settings.set_aside_after,
             idle_max: settings.session_idle_max,
         };
-        let health_key = settings.health_key.clone();
+        let (name, health_key) = (settings.name.clone(), settings.health_key.clone());
         let unknown = TokenIdentity { serial: settings.token.to_string(), model: "unknown".into() };
         let opener = Arc::new(Opener::new(module, settings));
         let identity = OnceLock::new();
@@ -132,7 +136,10 @@ impl Pkcs11Hsm {
                 Some(session)
             }
             Err(error) if patient && !error.is_mistake() => {
-                tracing::error!(%error, "no HSM session yet; it is tried again until there is one");
+                // A refusal has been told already, where it was heard.
+                if !error.is_final() {
+                    tracing::error!(hsm = name, %error, "no HSM session yet; it is tried again until there is one");
+                }
                 None
             }
             Err(error) => return Err(error),
@@ -224,7 +231,8 @@ impl Hsm for Pkcs11Hsm {
                 Ok(_) if self.pool.is_impaired() => HealthStatus::Degraded,
                 Ok(_) => HealthStatus::Active,
                 Err(error) => {
-                    tracing::warn!(%error, "the HSM's health check failed");
+                    // `Monitored` tells when this begins and ends.
+                    tracing::debug!(hsm = self.opener.name(), %error, "the HSM's health check failed");
                     HealthStatus::Unavailable
                 }
             };

@@ -22,7 +22,7 @@ use cryptoki::context::Pkcs11;
 use stand::{Ask, PATIENCE, Stand, alone, opens_with_known_key, settings};
 use std::sync::Arc;
 use std::time::Duration;
-use xks_proxy::hsm::pkcs11::{Module, Pkcs11Inline};
+use xks_proxy::hsm::pkcs11::{Module, Pkcs11Hsm, Pkcs11Inline};
 use xks_proxy::key::KeyName;
 
 /// A deadline that no machine is too busy for.
@@ -87,12 +87,18 @@ async fn two_sessions_never_share_a_number() {
     assert_eq!(sessions_open(), 0);
 }
 
+/// How often the module's `C_Login` was called so far.
+fn logins() -> u64 {
+    let shim = shim::Shim::get();
+    let _ = Pkcs11::new(&shim.module).unwrap().get_library_info();
+    shim.stats()["calls"]["C_Login"].as_u64().unwrap_or(0)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_pin_is_tried_once_by_all_sessions_together_and_never_again() {
     let _alone = alone().await;
     let stand = Stand::healthy_with(settings(4), AMPLE).await;
-    let logins = |stand: &Stand| stand.stats()["calls"]["C_Login"].as_u64().unwrap();
-    let before = logins(&stand);
+    let before = logins();
     stand.shim.faults(
         "[[fault]]\nfunction = [\"C_FindObjectsInit\", \"C_EncryptInit\"]\naction = \"drop-sessions\"\ncount = 1\n\
          [[fault]]\nfunction = \"C_Login\"\naction = \"return\"\nrv = \"CKR_PIN_INCORRECT\"\n",
@@ -102,13 +108,13 @@ async fn a_wrong_pin_is_tried_once_by_all_sessions_together_and_never_again() {
             assert!(stand.ask(ask).await.starts_with("500 InternalException"));
         }
     }
-    assert_eq!(logins(&stand) - before, 1);
+    assert_eq!(logins() - before, 1);
     stand.shim.heal();
     assert!(
         stand.ask(Ask::Encrypt).await.starts_with("500"),
         "whether it is right now only a login could tell"
     );
-    assert_eq!(logins(&stand) - before, 1);
+    assert_eq!(logins() - before, 1);
     stand.close();
 }
 
@@ -150,13 +156,56 @@ async fn a_proxy_starts_without_its_hsm_and_serves_as_soon_as_it_is_there() {
     }
 }
 
+/// Kubernetes and systemd start what has ended again, and a few wrong PINs lock a token.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_pin_at_the_start_is_an_error_and_not_waited_out() {
+async fn a_wrong_pin_at_the_start_does_not_end_the_proxy_and_is_never_tried_again() {
     let _alone = alone().await;
     let shim = shim::Shim::get();
     shim.fault("\"C_Login\"", "action = \"return\"\nrv = \"CKR_PIN_INCORRECT\"");
-    let error = Stand::start(settings(2), AMPLE).err().unwrap();
+    let before = logins();
+    let stand = Stand::start(settings(4), AMPLE).unwrap();
+    for _ in 0..20 {
+        assert!(stand.ask(Ask::Metadata).await.starts_with("500 InternalException"));
+    }
+    assert_eq!(logins() - before, 1);
+    let error = Pkcs11Hsm::open_on(Module::load(&shim.module).unwrap(), settings(1)).err().unwrap();
     assert!(error.to_string().contains("refuses the PIN"), "{error}");
+    shim.heal();
+    assert!(stand.ask(Ask::Metadata).await.starts_with("500"), "even if it is right by now");
+    assert_eq!(logins() - before, 2, "the second is the other's");
+    stand.close();
+}
+
+/// Who waits for a turn goes ahead after half a second, and a login may take longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_pin_is_tried_once_however_slow_the_login_is() {
+    let _alone = alone().await;
+    let stand = Stand::healthy_with(settings(4), AMPLE).await;
+    let before = logins();
+    stand.shim.faults(
+        "[[fault]]\nfunction = [\"C_FindObjectsInit\", \"C_EncryptInit\"]\naction = \"drop-sessions\"\ncount = 1\n\
+         [[fault]]\nfunction = \"C_Login\"\naction = \"delay\"\nms = 2000\n\
+         [[fault]]\nfunction = \"C_Login\"\naction = \"return\"\nrv = \"CKR_PIN_INCORRECT\"\n",
+    );
+    for _ in 0..8 {
+        assert!(stand.ask(Ask::Metadata).await.starts_with("500 InternalException"));
+    }
+    assert_eq!(logins() - before, 1);
+    stand.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_fails_with_a_vendors_code_is_tried_once_a_second_by_all_sessions_together() {
+    let _alone = alone().await;
+    let shim = shim::Shim::get();
+    shim.fault("\"C_Login\"", "action = \"return\"\nrv = 0x80000001");
+    let before = logins();
+    let begun = tokio::time::Instant::now();
+    let stand = Stand::start(settings(16), AMPLE).unwrap();
+    stand.until(|stats| stats["calls"]["C_Login"].as_u64().unwrap() >= before + 3).await;
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    stand.heal(Ask::Metadata).await;
+    stand.close();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -93,14 +93,19 @@ impl Config {
         let mut modules: BTreeMap<PathBuf, Arc<Module>> = BTreeMap::new();
         let mut to_open: BTreeMap<PathBuf, Vec<ToOpen>> = BTreeMap::new();
         for (index, hsm) in self.hsms.clone().into_iter().enumerate() {
+            // One file by two names is one library.
+            let path = &hsm.module.value;
+            let file = if path.components().count() > 1 { path.canonicalize().ok() } else { None };
+            let file = file.unwrap_or_else(|| path.clone());
             // PINs before libraries: what can be known at once is said at once.
             let pin = self.secret(&hsm.pin, "PIN")?;
-            let module = match modules.get(&hsm.module.value) {
+            let module = match modules.get(&file) {
                 Some(loaded) => Arc::clone(loaded),
                 None => Module::load(&hsm.module.value).map_err(|error| self.explain(&hsm, &error))?,
             };
-            modules.insert(hsm.module.value.clone(), Arc::clone(&module));
+            modules.insert(file.clone(), Arc::clone(&module));
             let mut settings = Pkcs11Settings::new(&hsm.module.value, hsm.token.value.clone(), pin);
+            settings.name.clone_from(&hsm.name.value);
             settings.sessions_max = hsm.sessions_max.unwrap_or(settings.sessions_max);
             settings.queue_max = hsm.queue_max.unwrap_or(settings.queue_max);
             settings.set_aside_max = hsm.set_aside_max.unwrap_or(settings.set_aside_max);
@@ -108,8 +113,7 @@ impl Config {
             settings.session_idle_max = hsm.session_idle_max.unwrap_or(settings.session_idle_max);
             settings.iv_source = hsm.iv_source;
             settings.health_key = hsm.health_key.clone();
-            let module_file = hsm.module.value.clone();
-            to_open.entry(module_file).or_default().push(ToOpen { index, module, settings });
+            to_open.entry(file).or_default().push(ToOpen { index, module, settings });
         }
         let mut outcomes = open_side_by_side(to_open, patient);
         outcomes.sort_by_key(|(index, _)| *index);
@@ -140,6 +144,7 @@ impl Config {
             OpenError::PinIncorrect(_)
             | OpenError::PinLocked(_)
             | OpenError::PinExpired(_)
+            | OpenError::PinFinalTry(_)
             | OpenError::PinNotSet(_) => hsm.pin.line,
             _ => hsm.name.line,
         };

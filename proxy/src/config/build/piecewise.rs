@@ -17,6 +17,7 @@ impl Config {
     pub fn hsm_settings(&mut self, hsm: &HsmConfig) -> Result<Pkcs11Settings, ConfigError> {
         let pin = self.secret(&hsm.pin, "PIN")?;
         let mut settings = Pkcs11Settings::new(&hsm.module.value, hsm.token.value.clone(), pin);
+        settings.name.clone_from(&hsm.name.value);
         settings.sessions_max = hsm.sessions_max.unwrap_or(settings.sessions_max);
         settings.set_aside_max = hsm.set_aside_max.unwrap_or(settings.set_aside_max);
         settings.iv_source = hsm.iv_source;

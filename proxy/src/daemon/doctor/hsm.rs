@@ -349,6 +349,11 @@ fn say(report: &mut Report, check: &str, hsm: &HsmConfig, error: &SurveyError) {
             "Too many wrong PINs were tried. Nobody can use the keys.",
             "Have the HSM's security officer unlock it and set a new PIN (C_InitPIN).".to_owned(),
         ),
+        OpenError::PinFinalTry(_) => (
+            "one more wrong PIN locks the token; it was not tried".to_owned(),
+            "Several wrong PINs were tried in a row.",
+            "Log in once by the vendor's tool with the right PIN, which resets the count.".to_owned(),
+        ),
         OpenError::PinExpired(_) => (
             "the user PIN has expired".to_owned(),
             "The HSM wants it changed before anybody logs in.",

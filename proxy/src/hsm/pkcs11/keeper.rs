@@ -19,6 +19,9 @@ pub(super) trait Device {
 pub(super) trait Open: Send + Sync + 'static {
     type Device: Device + Send;
 
+    /// What logs call the HSM.
+    fn name(&self) -> &str;
+
     fn open(self: &Arc<Self>) -> Result<Self::Device, HsmError>;
 }
 
@@ -103,6 +106,10 @@ mod tests {
 
     impl Open for Counter {
         type Device = Numbered;
+
+        fn name(&self) -> &str {
+            "scripted"
+        }
 
         fn open(self: &Arc<Self>) -> Result<Numbered, HsmError> {
             Ok(Numbered { number: self.0.fetch_add(1, Ordering::Relaxed), lost: false })

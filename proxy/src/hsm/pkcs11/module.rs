@@ -1,8 +1,8 @@
 //! The loaded library: shared by all sessions, initialised again when it has to be.
 //!
 //! Place on the map: below `session`. PKCS#11 keeps one state per process and library, so everything that
-//! ends that state (removal of the token, `C_Finalize`) is counted here, and a session from before is not
-//! used again: its handle, or a key's, may by then name something else.
+//! ends that state (`C_Finalize`) is counted here, and a session from before is not used again: its handle, or a key's,
+//! may by then name something else. The removal of a token ends its own sessions only, and is counted in `session`.
 
 use super::settings::OpenError;
 use super::turn::Turns;
@@ -37,15 +37,16 @@ pub struct Module {
     inside: RwLock<()>,
     pub(super) turns: Turns,
     initialisations: AtomicU64,
-    removals: AtomicU64,
+    /// How often it has said that it is not initialised.
+    losses: AtomicU64,
     life: Mutex<Life>,
 }
 
 /// Which state of the library a session belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Epoch {
+pub(super) struct LibraryEpoch {
     initialisation: u64,
-    removal: u64,
+    loss: u64,
 }
 
 #[derive(Default)]
@@ -92,7 +93,7 @@ impl Module {
             inside: RwLock::new(()),
             turns: Turns::new(TURN_PATIENCE),
             initialisations: AtomicU64::new(0),
-            removals: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
             life: Mutex::default(),
         }))
     }
@@ -107,10 +108,10 @@ impl Module {
         Ok(())
     }
 
-    pub(super) fn epoch(&self) -> Epoch {
-        Epoch {
+    pub(super) fn epoch(&self) -> LibraryEpoch {
+        LibraryEpoch {
             initialisation: self.initialisations.load(Ordering::Acquire),
-            removal: self.removals.load(Ordering::Acquire),
+            loss: self.losses.load(Ordering::Acquire),
         }
     }
 
@@ -119,10 +120,10 @@ impl Module {
         (&self.pkcs11, self.inside.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A session of `epoch` was told that the token is gone. Those who hear it later change nothing.
-    pub(super) fn token_gone(&self, epoch: Epoch) {
-        let next = epoch.removal + 1;
-        let _ = self.removals.compare_exchange(epoch.removal, next, Ordering::AcqRel, Ordering::Acquire);
+    /// A session of `epoch` was told that the library is not initialised. Those who hear it later change nothing.
+    pub(super) fn lost(&self, epoch: LibraryEpoch) {
+        let next = epoch.loss + 1;
+        let _ = self.losses.compare_exchange(epoch.loss, next, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The library gave `number` to a new session. `None` if a session that was not closed holds that number: the
@@ -158,7 +159,7 @@ impl Module {
 
     /// A session of `epoch` is no longer held. It is closed, after the next opening if it `may_wait`; but not when
     /// the library was initialised since, for then its number may be another session's.
-    pub(super) fn session_ended(&self, epoch: Epoch, session: Session, may_wait: bool) {
+    pub(super) fn session_ended(&self, epoch: LibraryEpoch, session: Session, may_wait: bool) {
         let (_, _inside) = self.enter();
         let mut life = self.life();
         if epoch.initialisation != self.epoch().initialisation {
@@ -180,10 +181,10 @@ impl Module {
     pub(super) fn cure(&self, error: &OpenError) -> Result<bool, OpenError> {
         let uninitialised =
             matches!(error, OpenError::Call { verdict: Some(verdict), .. } if verdict.ck_rv == 0x190);
-        let mut life = self.life();
-        if error.is_final() {
+        if error.is_final() || *error == OpenError::LoginUnderWay {
             return Ok(false);
         }
+        let mut life = self.life();
         life.failures += 1;
         let long_ago = life.reset_at.is_none_or(|reset_at| reset_at.elapsed() >= RESET_INTERVAL);
         let finalise =

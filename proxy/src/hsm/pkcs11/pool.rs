@@ -14,6 +14,7 @@ use super::keeper::{Keeper, Open};
 use super::lanes::{LaneId, Lanes};
 use super::stats::{PoolCounts, PoolStats};
 use crate::hsm::{HsmError, HsmErrorKind};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Opening a session may take so long before its thread counts as stuck.
 const OPENING_MAX: Duration = Duration::from_secs(5);
+
+/// How often, at most, the log tells the same kind of outage again.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// How often, at most, a waiting request looks for calls that hang.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(10);
@@ -70,6 +74,8 @@ struct State<O: Open> {
     last_id: u64,
     set_aside: usize,
     open_error: Option<HsmError>,
+    /// When each kind of it was logged last, since the last opening that succeeded.
+    told: BTreeMap<HsmErrorKind, Instant>,
     stopped: bool,
     counts: PoolCounts,
 }
@@ -172,6 +178,7 @@ impl<O: Open> Pool<O> {
                 last_id: 0,
                 set_aside: 0,
                 open_error: None,
+                told: BTreeMap::new(),
                 stopped: false,
                 counts: PoolCounts::default(),
             }),
@@ -379,12 +386,13 @@ impl<O: Open> Shared<O> {
                 return;
             };
             if let Err(error) = self.add_worker(state, None) {
-                tracing::error!(%error, "no thread to replace one that is stuck in the HSM");
+                tracing::error!(hsm = self.opener.name(), %error, "no thread to replace one that is stuck in the HSM");
                 return;
             }
             let stuck = state.workers.swap_remove(index);
             state.set_aside += 1;
             tracing::warn!(
+                hsm = self.opener.name(),
                 worker = stuck.id,
                 set_aside = state.set_aside,
                 "an HSM call hangs; its thread is replaced"
@@ -425,7 +433,10 @@ impl<O: Open> Shared<O> {
                 match contain(&mut keeper, |keeper| keeper.device().map(|_| ())) {
                     Ok(()) => {
                         pause = PAUSE_MIN;
-                        self.lock().open_error = None;
+                        let mut state = self.lock();
+                        state.open_error = None;
+                        state.told.clear();
+                        drop(state);
                         self.retry.notify_all();
                     }
                     Err(error) => {
@@ -441,7 +452,8 @@ impl<O: Open> Shared<O> {
                 Next::Job(job) => job.call.run(&mut keeper, job.deadline),
                 Next::Probe => {
                     if let Err(error) = contain(&mut keeper, Keeper::probe) {
-                        tracing::warn!(worker = id, %error, "an idle HSM session was dead, and is replaced");
+                        let hsm = self.opener.name();
+                        tracing::warn!(hsm, worker = id, %error, "an idle HSM session was dead, and is replaced");
                     }
                 }
                 Next::Renew => {}
@@ -499,11 +511,13 @@ impl<O: Open> Shared<O> {
         if !state.set_phase(id, Phase::Pausing) {
             return false;
         }
-        // An outage is told once, not by each thread at each attempt.
-        if state.open_error.as_ref() != Some(&error) {
-            tracing::warn!(worker = id, %error, "no HSM session");
-            state.open_error = Some(error.clone());
+        // An outage is told once a minute, not by each thread at each attempt.
+        let now = Instant::now();
+        if state.told.get(&error.kind).is_none_or(|told_at| now - *told_at >= TELL_EVERY) {
+            state.told.insert(error.kind, now);
+            tracing::warn!(hsm = self.opener.name(), worker = id, %error, "no HSM session");
         }
+        state.open_error = Some(error.clone());
         if state.is_helpless(Instant::now()) {
             let refused = state.queue.take_all();
             drop(state);
@@ -576,6 +590,10 @@ mod tests {
 
     impl Open for Script {
         type Device = Scripted;
+
+        fn name(&self) -> &str {
+            "scripted"
+        }
 
         fn open(self: &Arc<Self>) -> Result<Scripted, HsmError> {
             let left = &self.openings_left;

@@ -5,7 +5,8 @@
 
 use super::codes::{After, judge};
 use super::keeper::{Device, Open};
-use super::module::{Epoch, Mark, Module};
+use super::login::Logins;
+use super::module::{LibraryEpoch, Mark, Module};
 use super::settings::{IvSource, OpenError, Pkcs11Settings, TokenChoice, TokenSeen};
 use super::stats::ReturnValues;
 use crate::hsm::{Aad, HsmError, HsmErrorKind, Iv, KeyFacts, KeySpec, Sealed};
@@ -20,8 +21,8 @@ use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a key is found and recognised by.
 const NAMES: [AttributeType; 2] = [AttributeType::Label, AttributeType::Id];
@@ -36,14 +37,22 @@ const CACHED_KEYS_MAX: usize = 1024;
 /// So many new sessions in a row may have numbers that are held: as many as one library can have lost.
 const SAME_NUMBERS_MAX: usize = 2 * 1024;
 
+/// Which state of the library and which presence of the token a session belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Epoch {
+    library: LibraryEpoch,
+    removal: u64,
+}
+
 /// Opens logged-in sessions with one token.
 pub(super) struct Opener {
     module: Arc<Module>,
     settings: Pkcs11Settings,
     /// The slot found last, and when; slots are not searched again before something changed.
     slot: Mutex<Option<(Epoch, Slot)>>,
-    /// The token refused the PIN: from now on this is the answer, and the token is not asked again.
-    refused: OnceLock<OpenError>,
+    logins: Logins,
+    /// How often the token has gone. Its neighbours on the same library keep their sessions.
+    removals: AtomicU64,
     /// What the library has answered, errors only.
     pub(super) return_values: ReturnValues,
     /// The end has come: what is open is to be closed now.
@@ -63,7 +72,8 @@ impl Opener {
             module,
             settings,
             slot: Mutex::new(None),
-            refused: OnceLock::new(),
+            logins: Logins::default(),
+            removals: AtomicU64::new(0),
             return_values: ReturnValues::default(),
             closing: AtomicBool::new(false),
         }
@@ -71,10 +81,9 @@ impl Opener {
 
     /// A new session, logged in. Blocks for as long as the library does.
     pub(super) fn session(self: &Arc<Self>) -> Result<TokenSession, OpenError> {
+        self.logins.may_begin()?;
         let _turn = self.module.turns.take();
-        if let Some(refused) = self.refused.get() {
-            return Err(refused.clone());
-        }
+        self.logins.may_begin()?;
         let mut outcome = self.try_session();
         if matches!(outcome, Err(OpenError::SessionLimit(_))) && self.module.close_lost() {
             outcome = self.try_session();
@@ -86,48 +95,89 @@ impl Opener {
                 Err(error) => outcome = Err(error),
             }
         }
-        match outcome {
-            Ok((raw, epoch, superseded)) => {
-                self.module.session_opened();
-                Ok(TokenSession {
-                    raw: Some(raw),
-                    opener: Arc::clone(self),
-                    epoch,
-                    superseded,
-                    keys: BTreeMap::new(),
-                    lost: false,
-                })
-            }
-            Err(error) => {
-                if error.is_final() {
-                    let _ = self.refused.set(error.clone());
-                }
-                Err(error)
-            }
-        }
+        let (raw, epoch, superseded) = outcome?;
+        self.module.session_opened();
+        Ok(TokenSession {
+            raw: Some(raw),
+            opener: Arc::clone(self),
+            epoch,
+            superseded,
+            keys: BTreeMap::new(),
+            lost: false,
+        })
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch { library: self.module.epoch(), removal: self.removals.load(Ordering::Acquire) }
+    }
+
+    /// A session of `epoch` was told that the token is gone. Those who hear it later change nothing.
+    fn token_gone(&self, epoch: Epoch) {
+        let next = epoch.removal + 1;
+        let _ = self.removals.compare_exchange(epoch.removal, next, Ordering::AcqRel, Ordering::Acquire);
     }
 
     fn try_session(&self) -> Result<(Session, Epoch, Mark), OpenError> {
         self.module.begin()?;
         let (pkcs11, _inside) = self.module.enter();
         // Inside, where nobody initialises the library anew: a session that counted as from before would never be closed.
-        let epoch = self.module.epoch();
+        let epoch = self.epoch();
         let slot = self.slot(pkcs11, epoch)?;
         let forget = |error: OpenError| {
             *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
             error
         };
         let (raw, superseded) = self.session_of_its_own(pkcs11, slot).map_err(forget)?;
-        let pin = AuthPin::new(self.settings.pin.expose().into());
-        match raw.login(UserType::User, Some(&pin)) {
-            // Login belongs to the process and the token, not to the session: another session has done it.
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok((raw, epoch, superseded)),
+        match self.log_in(pkcs11, slot, &raw) {
+            Ok(()) => Ok((raw, epoch, superseded)),
             Err(error) => {
-                let explained = forget(self.explain(&error));
-                self.module.session_ended(epoch, raw, false);
-                Err(explained)
+                let error = forget(error);
+                self.module.session_ended(epoch.library, raw, false);
+                Err(error)
             }
         }
+    }
+
+    /// Tries the PIN, unless that could lock the token.
+    fn log_in(&self, pkcs11: &Pkcs11, slot: Slot, raw: &Session) -> Result<(), OpenError> {
+        let login = self.logins.begin()?;
+        let outcome = self.may_try_pin(pkcs11, slot, raw).and_then(|()| {
+            let pin = AuthPin::new(self.settings.pin.expose().into());
+            match raw.login(UserType::User, Some(&pin)) {
+                // Login belongs to the process and the token, not to the session: another session has done it.
+                Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+                Err(error) => Err(self.explain(&error)),
+            }
+        });
+        match &outcome {
+            Ok(()) => login.accepted(),
+            Err(error) => {
+                if error.is_final() {
+                    tracing::error!(
+                        hsm = self.settings.name,
+                        %error,
+                        "no login, and none is tried again before a restart"
+                    );
+                }
+                login.failed(error);
+            }
+        }
+        outcome
+    }
+
+    /// Others may have tried wrong PINs, and who starts this process over and over may have. The last try is a human's.
+    fn may_try_pin(&self, pkcs11: &Pkcs11, slot: Slot, raw: &Session) -> Result<(), OpenError> {
+        let info = pkcs11.get_token_info(slot).map_err(|error| self.explain(&error))?;
+        let refused = if info.user_pin_locked() {
+            OpenError::PinLocked(self.settings.token.clone())
+        } else if info.user_pin_final_try() {
+            OpenError::PinFinalTry(self.settings.token.clone())
+        } else {
+            return Ok(());
+        };
+        // Where another session of ours has logged in, no PIN is looked at.
+        let state = raw.get_session_info().map_err(|error| self.explain(&error))?.session_state();
+        if matches!(state, SessionState::RoUser | SessionState::RwUser) { Ok(()) } else { Err(refused) }
     }
 
     /// A session whose number no other session of ours has. A library that lost its sessions begins to give out their
@@ -192,7 +242,7 @@ impl Opener {
 
     /// Serial number and model of the token.
     pub(super) fn identity(&self) -> Result<TokenIdentity, OpenError> {
-        let epoch = self.module.epoch();
+        let epoch = self.epoch();
         let (pkcs11, _inside) = self.module.enter();
         let slot = self.slot(pkcs11, epoch)?;
         let info = pkcs11.get_token_info(slot).map_err(|error| OpenError::call(&error))?;
@@ -202,6 +252,10 @@ impl Opener {
 
 impl Open for Opener {
     type Device = TokenSession;
+
+    fn name(&self) -> &str {
+        &self.settings.name
+    }
 
     fn open(self: &Arc<Self>) -> Result<TokenSession, HsmError> {
         Ok(self.session()?)
@@ -264,7 +318,7 @@ struct Key {
 
 impl Device for TokenSession {
     fn is_lost(&self) -> bool {
-        self.lost || self.superseded.load(Ordering::Acquire) || self.opener.module.epoch() != self.epoch
+        self.lost || self.superseded.load(Ordering::Acquire) || self.opener.epoch() != self.epoch
     }
 
     fn probe(&mut self) -> Result<(), HsmError> {
@@ -281,7 +335,7 @@ impl Drop for TokenSession {
         let module = &self.opener.module;
         let _turn = module.turns.take();
         if let Some(raw) = self.raw.take() {
-            module.session_ended(self.epoch, raw, may_wait);
+            module.session_ended(self.epoch.library, raw, may_wait);
         }
     }
 }
@@ -431,7 +485,7 @@ impl TokenSession {
                 }
                 several => {
                     return Err(HsmError::new(
-                        HsmErrorKind::Failed,
+                        HsmErrorKind::Refused,
                         format!(
                             "{} keys with {name}: rename all but one, or name the key by its CKA_ID",
                             several.len()
@@ -559,9 +613,13 @@ impl TokenSession {
         match verdict.after {
             After::Keep => {}
             After::ReplaceSession => self.lost = true,
+            After::ReplaceToken => {
+                self.lost = true;
+                self.opener.token_gone(self.epoch);
+            }
             After::ReplaceAll => {
                 self.lost = true;
-                self.opener.module.token_gone(self.epoch);
+                self.opener.module.lost(self.epoch.library);
             }
         }
         HsmError { kind: verdict.kind, ck_rv: Some(verdict.ck_rv), detail: format!("C_{function:?}: {rv:?}") }

@@ -13,6 +13,8 @@ use std::time::Duration;
 /// Settings of one PKCS#11 token. [`Pkcs11Settings::new`] fills in the defaults.
 #[derive(Clone, Debug)]
 pub struct Pkcs11Settings {
+    /// What logs call it. The configuration's name of the HSM; by default how the token is recognised.
+    pub name: String,
     /// The vendor's shared library, such as `/usr/lib/softhsm/libsofthsm2.so`.
     pub module: PathBuf,
     /// Which of the module's tokens.
@@ -67,6 +69,7 @@ impl Pkcs11Settings {
     /// The three settings that have no default, and the defaults of all others.
     pub fn new(module: impl Into<PathBuf>, token: TokenChoice, pin: Secret) -> Self {
         Self {
+            name: token.to_string(),
             module: module.into(),
             token,
             pin,
@@ -159,14 +162,18 @@ pub enum OpenError {
     },
     /// The token refuses the PIN (`CKR_PIN_INCORRECT`, `CKR_PIN_LEN_RANGE`, `CKR_PIN_INVALID`).
     PinIncorrect(TokenChoice),
-    /// Too many wrong PINs (`CKR_PIN_LOCKED`).
+    /// Too many wrong PINs (`CKR_PIN_LOCKED`, or `CKF_USER_PIN_LOCKED`, and then it was not tried).
     PinLocked(TokenChoice),
     /// The PIN has to be changed first (`CKR_PIN_EXPIRED`).
     PinExpired(TokenChoice),
+    /// One more wrong PIN would lock the token (`CKF_USER_PIN_FINAL_TRY`); it was not tried.
+    PinFinalTry(TokenChoice),
     /// The token has no user PIN yet (`CKR_USER_PIN_NOT_INITIALIZED`).
     PinNotSet(TokenChoice),
     /// The token gives no further session (`CKR_SESSION_COUNT`).
     SessionLimit(TokenChoice),
+    /// Another thread is logging in, and a PIN is not tried twice at once. It passes by itself.
+    LoginUnderWay,
     /// Another call failed.
     Call {
         /// The PKCS#11 function, or what was being done.
@@ -232,6 +239,11 @@ impl fmt::Display for OpenError {
                     "the user PIN of the token with {token} has expired: change it, then correct the setting"
                 )
             }
+            Self::PinFinalTry(token) => write!(
+                f,
+                "the PIN of the token with {token} is not tried: one more wrong PIN would lock the token: log in by \
+                 the vendor's tool once, which resets the count, and start again"
+            ),
             Self::PinNotSet(token) => write!(
                 f,
                 "the token with {token} has no user PIN yet: the security officer has to set one (C_InitPIN)"
@@ -241,6 +253,7 @@ impl fmt::Display for OpenError {
                 "the token with {token} gives no further session: lower sessions_max, raise the limit in the HSM, \
                  or end other programs that use it"
             ),
+            Self::LoginUnderWay => f.write_str("another thread's login has not returned yet"),
             Self::Call { doing, why, verdict: Some(verdict) } => {
                 write!(f, "{doing}: {why} (CK_RV {:#x}): see the HSM's log", verdict.ck_rv)
             }
@@ -273,19 +286,28 @@ impl OpenError {
         }
     }
 
-    /// Only whoever wrote the settings can put this right. Anything else may pass by itself: a token that is not
-    /// there, where others are not there either, or a call that fails.
+    /// Nothing could be served with these settings, so a start ends here. Anything else may pass by itself (a token that
+    /// is not there, even where others are: a partition in maintenance), or must outlive this process: whoever ended at
+    /// a refused PIN would be started again, and try it again until the token is locked.
     pub(super) fn is_mistake(&self) -> bool {
         match self {
-            Self::NoSuchToken { seen, .. } => !seen.is_empty(),
-            Self::SessionLimit(_) | Self::Call { .. } => false,
-            _ => true,
+            Self::NoSuchToken { .. } | Self::SessionLimit(_) | Self::LoginUnderWay | Self::Call { .. } => {
+                false
+            }
+            error => !error.is_final(),
         }
     }
 
-    /// The token said no to the PIN: asking again with the same PIN can only make it worse.
+    /// The token said no to the PIN, or may not be asked: asking with the same PIN can only make it worse.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::PinIncorrect(_) | Self::PinLocked(_) | Self::PinExpired(_) | Self::PinNotSet(_))
+        matches!(
+            self,
+            Self::PinIncorrect(_)
+                | Self::PinLocked(_)
+                | Self::PinExpired(_)
+                | Self::PinFinalTry(_)
+                | Self::PinNotSet(_)
+        )
     }
 }
 
@@ -295,6 +317,7 @@ impl From<OpenError> for HsmError {
             OpenError::Call { verdict: Some(verdict), .. } => (verdict.kind, Some(verdict.ck_rv)),
             OpenError::SessionLimit(_) => (HsmErrorKind::Busy, Some(0xb1)),
             OpenError::NoSuchToken { .. } => (HsmErrorKind::DeviceGone, None),
+            OpenError::LoginUnderWay => (HsmErrorKind::TimedOut, None),
             _ => (HsmErrorKind::Failed, None),
         };
         Self { kind, ck_rv, detail: error.to_string() }
