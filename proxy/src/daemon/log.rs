@@ -268,7 +268,7 @@ mod tests {
         let count = format!(
             r#","kind":"daemon","level":"ERROR","message":"log lines dropped","audit":{audit},"other":{other}}}"#
         );
-        for _ in 0..1_000 {
+        for _ in 0..100_000 {
             if text().contains(&count) {
                 break;
             }
