@@ -27,6 +27,7 @@ use xks_proxy::app::{App, Settings};
 use xks_proxy::config::Groups;
 use xks_proxy::env::SystemEnv;
 use xks_proxy::events::{Several, Subscriber};
+use xks_proxy::hsm::Hsm;
 use xks_proxy::hsm::monitored::{MonitorSettings, Monitored};
 use xks_proxy::hsm::pkcs11::Pkcs11Hsm;
 use xks_proxy::metrics::{HsmSource, Page, Sources};
@@ -202,7 +203,10 @@ async fn an_hsm_that_goes_out_does_not_take_the_proxy_out_of_service() {
         let monitor = Arc::new(Monitored::new("softhsm", inner, MonitorSettings::default()));
         vec![HsmSource { name: "softhsm".into(), hsm: Arc::clone(&hsm), monitor }]
     };
-    let ops = Ops::start(source());
+    let served = source();
+    // The first check of the background, which passes.
+    let _ = served[0].monitor.health(Instant::now() + Duration::from_secs(60)).await;
+    let ops = Ops::start(served);
     // No probe of readiness has come yet when it goes out.
     let alive = ops.get("/livez").await;
     assert!(alive.starts_with("HTTP/1.1 200 "), "{alive}");

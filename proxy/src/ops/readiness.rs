@@ -30,7 +30,9 @@ impl EverUsable {
     }
 
     fn look(&self, sources: &Sources) -> bool {
-        if !self.0.load(Ordering::Relaxed) && sources.hsms.iter().any(HsmSource::is_usable) {
+        // A session that is still being opened looks usable, and may come to nothing: only a check that passed counts.
+        let has_passed = |source: &HsmSource| source.is_usable() && source.monitor.status().is_some();
+        if !self.0.load(Ordering::Relaxed) && sources.hsms.iter().any(has_passed) {
             self.0.store(true, Ordering::Relaxed);
         }
         self.0.load(Ordering::Relaxed)
