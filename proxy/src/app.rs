@@ -14,7 +14,7 @@ use crate::scheme::SampleProxy;
 use crate::server::Counts;
 use crate::sigv4::Credential;
 use arc_swap::ArcSwap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,6 +75,8 @@ pub struct KeyDirectory {
     pub entries: BTreeMap<KeyId, KeyEntry>,
     /// What an id without an entry means.
     pub others: OtherKeys,
+    /// Labels in the HSM that no id without an entry reaches: the proxy's own keys, which health checks use.
+    pub reserved: BTreeSet<String>,
 }
 
 /// What an external key id without an entry in the [`KeyDirectory`] means.
@@ -107,11 +109,20 @@ impl KeyDirectory {
 
     /// The name in the HSM of one version.
     pub fn version(&self, id: &KeyId, version: KeyVersion) -> Option<KeyName> {
-        match (self.entries.get(id), self.others) {
-            (Some(entry), _) => entry.versions.get(&version).cloned(),
-            (None, OtherKeys::ByLabel) if version == KeyVersion(1) => Some(KeyName::label(id.as_str())),
-            (None, _) => None,
+        match self.entries.get(id) {
+            Some(entry) => entry.versions.get(&version).cloned(),
+            None if version == KeyVersion(1) && self.is_found_by_label(id) => {
+                Some(KeyName::label(id.as_str()))
+            }
+            None => None,
         }
+    }
+
+    /// Whether the key object whose `CKA_LABEL` is this id stands behind it, without an entry that says so.
+    pub fn is_found_by_label(&self, id: &KeyId) -> bool {
+        self.others == OtherKeys::ByLabel
+            && !self.entries.contains_key(id)
+            && !self.reserved.contains(id.as_str())
     }
 }
 
@@ -356,6 +367,7 @@ mod tests {
         KeyDirectory {
             entries: BTreeMap::from([(KeyId::parse("foo").unwrap(), entry)]),
             others: OtherKeys::ByLabel,
+            reserved: BTreeSet::new(),
         }
     }
 
@@ -372,6 +384,10 @@ mod tests {
         let (mut keys, bar) = (directory(), KeyId::parse("bar").unwrap());
         assert_eq!(keys.current(&bar), Some((KeyVersion(1), KeyName::label("bar"))));
         assert_eq!(keys.version(&bar, KeyVersion(2)), None);
+        keys.reserved.insert("bar".to_owned());
+        assert_eq!(keys.current(&bar), None);
+        assert_eq!(keys.version(&bar, KeyVersion(1)), None);
+        keys.reserved.clear();
         keys.others = OtherKeys::NotFound;
         assert_eq!(keys.current(&bar), None);
         assert_eq!(keys.version(&bar, KeyVersion(1)), None);

@@ -238,6 +238,7 @@ impl Config {
                 message: format!(
                     "cannot read the configuration ({error}): name an existing, readable file after --config"
                 ),
+                retriable: false,
             }),
         }
     }
@@ -274,6 +275,6 @@ impl Config {
 
     /// An error at a line of this configuration's file.
     pub fn error(&self, line: usize, message: impl Into<String>) -> ConfigError {
-        ConfigError { file: self.file.clone(), line: Some(line), message: message.into() }
+        ConfigError { file: self.file.clone(), line: Some(line), message: message.into(), retriable: false }
     }
 }

@@ -141,9 +141,10 @@ impl From<HsmError> for XksError {
             HsmErrorKind::TooLong => ErrorName::UnsupportedOperationException,
             HsmErrorKind::Busy => ErrorName::ThrottlingException,
             HsmErrorKind::TimedOut => ErrorName::DependencyTimeoutException,
-            HsmErrorKind::SessionLost | HsmErrorKind::DeviceGone | HsmErrorKind::Failed => {
-                ErrorName::InternalException
-            }
+            HsmErrorKind::Refused
+            | HsmErrorKind::SessionLost
+            | HsmErrorKind::DeviceGone
+            | HsmErrorKind::Failed => ErrorName::InternalException,
         };
         Self { ck_rv: error.ck_rv, ..Self::new(name, error.to_string()) }
     }

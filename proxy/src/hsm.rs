@@ -207,6 +207,9 @@ pub enum HsmErrorKind {
     CiphertextRejected,
     /// Longer than the device takes.
     TooLong,
+    /// The device works, and does not take this request, or cannot tell which key is meant: an IV of 16 bytes, several
+    /// keys of one label.
+    Refused,
     /// No room: the queue or the session limit is full. Asking again later can help.
     Busy,
     /// Not answered before the deadline.

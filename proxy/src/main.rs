@@ -1,7 +1,9 @@
 //! The daemon `xks-proxy`: arguments → configuration → HSMs → bind → serve → drain; and the commands around it.
 //!
 //! Exit codes: 0 served and drained, or looked and found well; 1 looked and found problems (`doctor`, `keys list`,
-//! `policy test`); 2 anything else wrong, with one line on standard error.
+//! `policy test`); 2 anything else wrong, until somebody changes something; 3 `serve` could not start, but may later (a
+//! helper command that failed, an address that cannot be bound, no threads, a certificate not valid yet). 2 and 3 come
+//! with one line on standard error.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +11,7 @@ mod daemon {
     pub(crate) mod check;
     pub(crate) mod credentials;
     pub(crate) mod doctor;
+    pub(crate) mod failure;
     pub(crate) mod help;
     pub(crate) mod keys;
     pub(crate) mod listen;
@@ -26,6 +29,7 @@ mod daemon {
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use daemon::failure::Failure;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +54,10 @@ struct ConfigFile {
 enum Command {
     /// Serve until SIGTERM or SIGINT, then finish the requests at hand. SIGHUP, or a file that has changed, brings in new
     /// credentials, keys, rules and certificates.
+    ///
+    /// Ends with 0 when it was told to stop, 2 when somebody has to correct the configuration or its files first, 3 when
+    /// trying again later may help: a helper command failed, an address cannot be bound, there are no threads, or the
+    /// certificate is not valid yet because the clock is behind.
     Serve {
         #[command(flatten)]
         file: ConfigFile,
@@ -156,7 +164,7 @@ enum Credentials {
 fn main() -> ExitCode {
     let done = |()| ExitCode::SUCCESS;
     let outcome = match Arguments::parse().command {
-        Command::Serve { file } => daemon::serve::run(&file.config).map(done),
+        Command::Serve { file } => return end(daemon::serve::run(&file.config).map(done)),
         Command::Check { file } => daemon::check::run(&file.config).map(done),
         Command::Doctor { file, options } => daemon::doctor::run(&file.config, &options),
         Command::Keys(Keys::List { file, hsm, json }) => {
@@ -176,12 +184,16 @@ fn main() -> ExitCode {
         Command::Man { out } => daemon::help::man(Arguments::command(), out.as_deref()).map(done),
         Command::Policy { command } => daemon::policy::run(command),
     };
+    end(outcome.map_err(Failure::from))
+}
+
+fn end(outcome: Result<ExitCode, Failure>) -> ExitCode {
     match outcome {
         Ok(code) => code,
-        Err(message) => {
+        Err(Failure { message, retriable }) => {
             // Nobody is left to tell when standard error is closed.
             let _ = writeln!(std::io::stderr(), "xks-proxy: {message}");
-            ExitCode::from(2)
+            ExitCode::from(if retriable { 3 } else { 2 })
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `histogram` | durations in buckets, of atomics only |
+//! | `lines` | lines of the log that were dropped |
 //! | `requests` | the counters of one key store, resolved beforehand |
 //! | `spans` | what has become of traces |
 //! | `page` | all of it, written down |
@@ -16,10 +17,12 @@
 //! request brought along: paths, key ids and principals are in the audit log.
 
 mod histogram;
+mod lines;
 mod page;
 mod requests;
 mod spans;
 
+pub use lines::LinesDropped;
 pub use page::{Format, HsmSource, Page, Process, Sources};
 pub use spans::SpanCounts;
 
@@ -31,7 +34,7 @@ use histogram::Histogram;
 use requests::{Requests, Series};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What has been counted since the start. Everything else on the page is read when it is written.
@@ -68,6 +71,8 @@ const STATION_BOUNDS: [f64; 16] = [
 struct Reloads {
     done: AtomicU64,
     failed: AtomicU64,
+    /// The configuration was refused when it was last read.
+    refused: AtomicBool,
     /// Milliseconds since 1970.
     last_done_ms: AtomicU64,
 }
@@ -94,6 +99,7 @@ impl Metrics {
     pub fn reloaded(&self, done: bool, now: UnixTime) {
         let count = if done { &self.reloads.done } else { &self.reloads.failed };
         count.fetch_add(1, Ordering::Relaxed);
+        self.reloads.refused.store(!done, Ordering::Relaxed);
         if done {
             self.configured(now);
         }

@@ -53,6 +53,16 @@ fn a_store_uses_several_hsms_in_the_order_written() {
 }
 
 #[test]
+fn the_health_keys_of_a_stores_hsms_are_found_by_no_label() {
+    let with_keys = TWO.replacen("pin_env = \"P\"", "pin_env = \"P\"\nhealth_key_label = \"h1\"", 1);
+    let with_keys = with_keys.replace("health_interval_ms", "health_key_label = \"h2\"\nhealth_interval_ms");
+    let reserved = |text: &str| parse(text).key_stores[0].keys.reserved.iter().cloned().collect::<Vec<_>>();
+    assert_eq!(reserved(&with_keys), ["h1", "h2"]);
+    assert_eq!(reserved(&with_keys.replace("hsms = [\"two\", \"one\"]", "hsm = \"two\"")), ["h2"]);
+    assert_eq!(reserved(TWO), [""; 0]);
+}
+
+#[test]
 fn what_is_left_out_of_failover_has_its_default_and_all_of_it_can_be_said() {
     let default = GroupSettings::default();
     assert_eq!(failover(""), default);

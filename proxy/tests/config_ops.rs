@@ -28,6 +28,11 @@ credential = [
     )
 }
 
+/// The same, the credential with a date.
+fn dated(table: &str) -> String {
+    with(table).replace("\"XKS_SECRET\"", "\"XKS_SECRET\", created = 2026-01-31")
+}
+
 fn parsed(text: &str) -> Config {
     Config::parse("xks.toml", text).expect(text)
 }
@@ -75,7 +80,7 @@ fn mistakes_are_named_with_their_line() {
 
 #[test]
 fn a_public_ops_listener_is_warned_of_unless_a_reason_stands_there() {
-    let warned = parsed(&with("[ops]\nlisten = \"0.0.0.0:9464\"")).warnings;
+    let warned = parsed(&dated("[ops]\nlisten = \"0.0.0.0:9464\"")).warnings;
     assert_eq!(
         warned,
         [
@@ -83,9 +88,9 @@ fn a_public_ops_listener_is_warned_of_unless_a_reason_stands_there() {
           reach: listen on 127.0.0.1 or [::1], or say in public_reason why not"
         ]
     );
-    let reason = with("[ops]\nlisten = \"0.0.0.0:9464\"\npublic_reason = \"the kubelet's probes\"");
+    let reason = dated("[ops]\nlisten = \"0.0.0.0:9464\"\npublic_reason = \"the kubelet's probes\"");
     assert_eq!(parsed(&reason).warnings, Vec::<String>::new());
-    assert_eq!(parsed(&with("[ops]\nlisten = \"[::1]:9464\"")).warnings, Vec::<String>::new());
+    assert_eq!(parsed(&dated("[ops]\nlisten = \"[::1]:9464\"")).warnings, Vec::<String>::new());
 }
 
 #[test]
@@ -127,4 +132,19 @@ fn an_endpoint_is_refused_by_a_build_without_traces() {
         refusal(&with("[otel]\nendpoint = \"http://127.0.0.1:4317\"")),
         "xks.toml:2: this build cannot send traces: build with `--features otel`, or remove endpoint"
     );
+}
+
+/// The age of a secret that is in no file was not known to the alert, and nobody noticed.
+#[test]
+fn a_credential_whose_age_the_metrics_cannot_tell_is_warned_of() {
+    let table = "[ops]\nlisten = \"127.0.0.1:1\"";
+    let why = "xks.toml:16: nobody will be told when BETWEEN2TENAND3TENCHARACTERS is old, for its secret is in no file: \
+               write the day it was made, created = 2026-01-31";
+    assert_eq!(parsed(&with(table)).warnings, [why]);
+    let in_file = with(table).replace("secret_env = \"XKS_SECRET\"", "secret_file = \"secret\"");
+    let in_command = with(table).replace("secret_env = \"XKS_SECRET\"", "secret_command = [\"/bin/vault\"]");
+    assert_eq!(parsed(&dated(table)).warnings, Vec::<String>::new());
+    assert_eq!(parsed(&in_file).warnings, Vec::<String>::new());
+    assert_eq!(parsed(&in_command).warnings, [why]);
+    assert_eq!(parsed(&with("")).warnings, Vec::<String>::new(), "without metrics there is nothing to tell");
 }

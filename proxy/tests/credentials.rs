@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use xks_proxy::calendar::rfc3339;
+use xks_proxy::env::{Env, SystemEnv};
 
 const CONSOLE: &[&str] = &["console-json", "--config", "xks.toml", "--key-store", "main"];
 
@@ -52,6 +54,10 @@ fn a_new_pair_pasted_into_the_configuration_is_taken() {
 
     let start = said.out.find("[[key_store.credential]]").unwrap();
     let block = &said.out[start..start + said.out[start..].find("\n\n").unwrap()];
+    // So that its age is known wherever the secret is kept later.
+    let created = block.lines().find_map(|line| line.strip_prefix("created = ")).unwrap();
+    let today = || rfc3339(SystemEnv.now())[..10].to_owned();
+    assert!(created == today() || created < today().as_str() && created.len() == 10, "{created}");
     let config = setup.config();
     setup.configure(&config.replacen(
         "[[key_store.credential]]",

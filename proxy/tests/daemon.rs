@@ -603,6 +603,75 @@ fn an_absent_token_is_refused_with_those_there_are() {
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), b"".as_slice()));
 }
 
+/// The story: the HSM was away, and all that `check` said of it was that it does not answer.
+#[test]
+fn check_says_why_an_hsm_is_away() {
+    let setup = Setup::new();
+    let config = setup.path("xks.toml");
+    fs::remove_dir_all(setup.path("tokens")).unwrap();
+    for (there, line, reason) in [(false, 5, "C_Initialize: "), (true, 7, "no token with label \"xks\"")] {
+        if there {
+            fs::create_dir(setup.path("tokens")).unwrap();
+        }
+        let output = setup.run("check");
+        let told = String::from_utf8(output.stderr).unwrap();
+        let start = format!("xks-proxy: {}:{line}: hsm \"softhsm\": {reason}", config.display());
+        assert!(told.starts_with(&start) && told.lines().count() == 1, "{told}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
+/// The story: with several HSMs that hung, a start took ten seconds for each. Here each of two modules hangs until the
+/// other one is being opened, too.
+#[test]
+fn hsms_of_different_modules_are_opened_side_by_side() {
+    let setup = Setup::new();
+    let library = setup.path("first.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/meeting_shim.c");
+    let mut compiler = Command::new("cc");
+    let made =
+        compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    fs::copy(&library, setup.path("second.so")).unwrap();
+    for real in ["first.so.real", "second.so.real"] {
+        fs::copy(&SoftHsm::get().module, setup.path(real)).unwrap();
+    }
+    let meeting = setup.path("meeting");
+    assert!(Command::new("mkfifo").arg(&meeting).status().unwrap().success());
+
+    let module = SoftHsm::get().module.display().to_string();
+    let second = STANDBY.replace("{module}", &setup.path("second.so").display().to_string());
+    let config = setup.config().replace(&module, &library.display().to_string());
+    setup.configure(&config.replace("[[key_store]]", &second));
+    let output = setup.command("check").env("MEETING", &meeting).output().unwrap();
+    let found = String::from_utf8(output.stdout).unwrap();
+    for hsm in ["hsm         softhsm: logged in", "hsm         standby: logged in"] {
+        assert!(found.contains(hsm), "{found}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(output.status.code(), Some(0));
+}
+
+/// The story: an HSM hung, and a start that hung with it did not hear that it was to stop.
+#[test]
+fn a_start_that_hangs_is_stopped_at_once() {
+    let setup = Setup::new();
+    // It says that it runs, and then waits for what never comes.
+    setup.write("helper", "#!/bin/sh\necho > \"$1\"\nexec sleep 20\n");
+    fs::set_permissions(setup.path("helper"), fs::Permissions::from_mode(0o700)).unwrap();
+    let pipe = setup.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let command = format!("pin_command = [\"{}\", \"{}\"]", setup.path("helper").display(), pipe.display());
+    setup.change("pin_file = \"pin\"", &command);
+    for name in ["TERM", "INT"] {
+        let child = setup.command("serve").stdout(Stdio::piped()).spawn().unwrap();
+        let mut daemon = Daemon::of(child);
+        assert_eq!(fs::read(&pipe).unwrap(), b"\n");
+        daemon.signal(name);
+        assert_eq!(daemon.wait_for("stopped before it served")["signal"], format!("SIG{name}"));
+        assert_eq!(daemon.end(), Some(0));
+    }
+}
+
 /// A partition in maintenance must not keep another HSM of the group from serving.
 #[test]
 fn an_absent_token_does_not_end_the_daemon() {
@@ -704,7 +773,37 @@ fn a_port_in_use_is_refused() {
          `listen`\n",
         setup.path("xks.toml").display()
     );
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(2), expected.into()));
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(3), expected.into()));
+}
+
+/// The story: a vault that was down for a minute ended the daemon with the code after which nothing starts it again.
+#[test]
+fn what_may_pass_by_itself_ends_with_3_and_what_must_be_corrected_with_2() {
+    let setup = Setup::new();
+    let code = || setup.run("serve").status.code();
+    setup.change("pin_file = \"pin\"", "pin_command = [\"/bin/false\"]");
+    assert_eq!(code(), Some(3), "the PIN's command fails");
+    assert_eq!(setup.run("check").status.code(), Some(2), "nobody restarts a check");
+    setup.change("secret_file = \"secret\"", "secret_command = [\"/bin/false\"]");
+    assert_eq!(code(), Some(3), "the secret's command fails");
+    setup.change("pin_file = \"pin\"", "pin_command = [\"/bin/true\"]");
+    assert_eq!(code(), Some(2), "the command succeeds and tells nothing");
+    setup.change("127.0.0.1:0", "192.0.2.1:0");
+    assert_eq!(code(), Some(3), "the machine has no such address yet");
+    setup.change("[[hsm]]", "[ops]\nlisten = \"192.0.2.1:0\"\n[[hsm]]");
+    assert_eq!(code(), Some(3), "nor that of [ops]");
+
+    setup.change("[[hsm]]", "[server.tls]\ncertificate_file = \"c.pem\"\nkey_file = \"k.pem\"\n[[hsm]]");
+    let day = std::time::Duration::from_secs(86_400);
+    let now = std::time::SystemTime::now();
+    for (from, to, expected) in [(now + day, now + day * 2, 3), (now - day * 2, now - day, 2)] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut certificate = rcgen::CertificateParams::new(vec!["xks.example.com".to_owned()]).unwrap();
+        (certificate.not_before, certificate.not_after) = (from.into(), to.into());
+        setup.write("c.pem", &certificate.self_signed(&key).unwrap().pem());
+        setup.write("k.pem", &key.serialize_pem());
+        assert_eq!(code(), Some(expected), "a certificate of another time");
+    }
 }
 
 /// `[::]` beside an IPv4 address on the same port takes IPv6 only; else the second bind would find the port in use.

@@ -53,7 +53,7 @@ fn all_well_says_so_for_people_within_a_hundred_columns() {
     assert!(!said.out.contains('\x1b'), "colour is for terminals");
     for line in [
         "ok       configuration     1 HSM, 1 key store, 1 credential",
-        "ok       rules             key store main: no rule, so every correctly signed request is allowed",
+        "ok       rules             key store main: none, every signed request is allowed",
         "ok       AES-GCM           encrypts and decrypts with keys of 256 bits",
         "ok       login             the token takes the PIN",
         "ok       IV                12 bytes of the HSM's random generator, another for each encryption",
@@ -434,6 +434,74 @@ fn a_port_in_use_is_told_unless_a_proxy_of_this_configuration_has_it() {
         daemon.wait().unwrap();
         assert_eq!(said.says("ok", "port"), [free(address)], "{}", said.out);
     }
+}
+
+/// The story: the doctor found all well, and the daemon did not start, for its second listener had no free port.
+#[test]
+fn the_port_of_ops_is_tried_too() {
+    let setup = Setup::new();
+    let ops = |address: &str| setup.configure(&format!("{}[ops]\nlisten = \"{address}\"\n", setup.config()));
+    ops("192.0.2.1:9000");
+    fails(&doctor(&setup), "port", "this machine has no address 192.0.2.1");
+
+    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = stranger.local_addr().unwrap().to_string();
+    ops(&address);
+    let answers = std::thread::spawn(move || {
+        let (mut stream, _) = stranger.accept().unwrap();
+        let _ = stream.read(&mut [0; 64]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+    });
+    let said = doctor(&setup);
+    answers.join().unwrap();
+    let why = "it does not answer /livez as one";
+    fails(&said, "port", &format!("{address} is in use, and not by a proxy with this configuration: {why}"));
+
+    ops("127.0.0.1:0");
+    let mut daemon =
+        setup.command(&["serve", "--config", "xks.toml"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(daemon.stdout.take().unwrap()).lines();
+    let line = lines.find(|line| line.as_ref().unwrap().contains("ops: /livez")).unwrap().unwrap();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = line["address"].as_str().unwrap().to_owned();
+    ops(&address);
+    let said = doctor(&setup);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let running = format!("{address}: in use by a proxy that is running");
+    assert!(said.says("ok", "port").contains(&running), "{}", said.out);
+}
+
+/// The story: the doctor said that every signed request is allowed, of a key store whose policies denied all of them, and
+/// of one whose policies could not be read.
+#[test]
+#[cfg(feature = "cedar")]
+fn policies_are_read_as_the_daemon_reads_them() {
+    let setup = Setup::new();
+    let cedar = |mode: &str| {
+        setup.change(
+            "[[key_store.key]]",
+            &format!("[key_store.cedar]\npolicy_file = \"p\"\n{mode}[[key_store.key]]"),
+        );
+    };
+    cedar("");
+    fails(&doctor(&setup), "policy file", "key store main: there is no file p");
+    setup.write("p", "permit(principal, action, resource)");
+    let said = doctor(&setup);
+    let says = said.says("failed", "policies");
+    assert!(says[0].starts_with("key store main: p:1:36: unexpected end of input"), "{says:?}");
+    assert_eq!((said.failed(), said.code), (vec!["policies".to_owned()], 1));
+    assert_eq!(said.says("ok", "rules"), [""; 0]);
+
+    setup.write("p", "permit(principal, action, resource);");
+    let said = doctor(&setup);
+    assert_eq!((said.says("ok", "rules"), said.code), (vec!["key store main: Cedar policies".to_owned()], 0));
+    cedar("mode = \"shadow\"\n");
+    let shadow = "key store main: Cedar policies (shadow mode: only logged)";
+    assert_eq!(doctor(&setup).says("ok", "rules"), [shadow]);
+    setup.write("p", "forbid(principal, action, resource);");
+    let said = doctor(&setup);
+    assert!(said.says("warning", "policies")[0].contains("p: "), "{}", said.out);
 }
 
 #[test]

@@ -11,6 +11,8 @@
 #[allow(dead_code, reason = "each test program uses its own part of this")]
 mod softhsm;
 
+mod support;
+
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use softhsm::{KNOWN_KEY, PIN, SPARE, SoftHsm, TOKEN, user_session};
@@ -19,7 +21,9 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use support::{World, decrypt, encrypt, with};
 use tokio::time::Instant;
+use xks_proxy::app::Limits;
 use xks_proxy::hsm::group::{BreakerState, GroupSettings, HsmGroup, Member};
 use xks_proxy::hsm::monitored::{MonitorSettings, Monitored};
 use xks_proxy::hsm::pkcs11::{Module, Pkcs11Hsm, TokenChoice};
@@ -45,6 +49,14 @@ fn module() -> Arc<Module> {
             Attribute::Decrypt(true),
         ];
         session.create_object(&key).unwrap();
+        // Two keys under one name, as when the key was made anew in the second token and not cloned.
+        for (token, value) in [(TOKEN, [1; 32]), (SPARE, [2; 32])] {
+            let session = user_session(&pkcs11, token, PIN);
+            let mut torn = key.clone();
+            torn[2] = Attribute::Value(value.to_vec());
+            torn[4] = Attribute::Label("torn".into());
+            session.create_object(&torn).unwrap();
+        }
         drop(session);
         pkcs11.finalize().unwrap();
         Module::load(&softhsm.module).unwrap()
@@ -124,6 +136,30 @@ async fn what_one_token_encrypts_the_other_decrypts() {
     let nowhere = group.describe(&KeyName::label("nowhere"), soon()).await.unwrap_err();
     assert_eq!(nowhere.kind, HsmErrorKind::KeyNotFound);
     assert!(group.breakers().iter().all(|breaker| breaker.state == BreakerState::Closed));
+    close(&hsms);
+}
+
+/// XKS-ENC-9 and a group whose members hold different keys under one name: the verifying decryption, which goes to the
+/// other member by turns, used to call half of the ciphertexts wrong, and so did Decrypt.
+#[tokio::test]
+async fn members_with_different_keys_still_open_what_each_has_made() {
+    let hsms = [open(TOKEN), open(SPARE)];
+    let members = hsms.iter().zip(["first", "second"]);
+    let members = members.map(|(hsm, name)| Member::new(name, Arc::<Pkcs11Hsm>::clone(hsm) as Arc<dyn Hsm>));
+    let group = HsmGroup::new(members.collect(), GroupSettings::default()).unwrap();
+    let limits = Limits { deadline: Duration::from_secs(10), ..Limits::default() };
+    let world = World::with(limits, |store| store.hsm = Arc::new(group));
+    let sealing = with(encrypt("ZGF0YQ=="), "ciphertextDataIntegrityValueAlgorithm", "SHA_256".into());
+    for _ in 0..8 {
+        let sealed = world.call("keys/torn/encrypt", &sealing).await;
+        for _ in 0..2 {
+            let opened = world.call("keys/torn/decrypt", &decrypt(&sealed)).await;
+            assert_eq!(opened.is_ok().text("plaintext"), "ZGF0YQ==");
+        }
+        let changed = with(decrypt(&sealed), "authenticationTag", "AAAAAAAAAAAAAAAAAAAAAA==".into());
+        world.call("keys/torn/decrypt", &changed).await.is_error(400, "InvalidCiphertextException");
+    }
+    drop(world);
     close(&hsms);
 }
 

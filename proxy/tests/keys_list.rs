@@ -62,6 +62,7 @@ fn labels_that_are_not_unique_and_keys_that_are_unfit_are_marked() {
     assert_eq!(said.out.matches("  serves main/double: label not unique\n").count(), 2, "{}", said.out);
     assert!(said.out.contains("  serves main/foo\n"), "{}", said.out);
     assert!(!said.out.contains("main/short_key"), "{}", said.out);
+    assert!(!said.out.contains("main/xks-health"), "the health key serves nobody: {}", said.out);
 }
 
 #[test]

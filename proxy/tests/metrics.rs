@@ -111,13 +111,17 @@ fn requests_are_counted_by_what_became_of_them_and_strangers_make_no_series() {
     assert_eq!(daemon.metric(nowhere), Some(50.0));
 
     let reloads = |outcome: &str| format!("xks_proxy_config_reloads_total{{outcome=\"{outcome}\"}}");
+    let last = "xks_proxy_config_last_reload_successful";
+    assert_eq!(daemon.metric(last), Some(1.0));
     daemon.signal("HUP");
     daemon.wait_for("reloaded");
+    assert_eq!(daemon.metric(last), Some(1.0));
     let good = std::fs::read_to_string(daemon.path("xks.toml")).unwrap();
     std::fs::write(daemon.path("xks.toml"), "nonsense").unwrap();
     daemon.signal("HUP");
     daemon.wait_for("not reloaded");
     assert_eq!((daemon.metric(&reloads("done")), daemon.metric(&reloads("failed"))), (Some(1.0), Some(1.0)));
+    assert_eq!(daemon.metric(last), Some(0.0), "it is still broken");
     // A date of the credential's own wins over the file's.
     let created = format!(
         "xks_proxy_credential_created_timestamp_seconds{{key_store=\"main\",access_key_id=\"{}\"}}",
@@ -131,6 +135,7 @@ fn requests_are_counted_by_what_became_of_them_and_strangers_make_no_series() {
     daemon.signal("HUP");
     daemon.wait_for("reloaded");
     assert_eq!(daemon.metric(&created), Some(1_769_817_600.0));
+    assert_eq!(daemon.metric(last), Some(1.0));
 }
 
 #[test]

@@ -10,7 +10,6 @@
 
 #[path = "common/running.rs"]
 mod running;
-#[expect(dead_code, reason = "the tests of the PKCS#11 implementation use the rest")]
 #[path = "common/softhsm.rs"]
 mod softhsm;
 mod support;
@@ -23,12 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use support::{CREDENTIAL, encrypt, metadata};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use xks_proxy::app::{App, Settings};
 use xks_proxy::config::Groups;
 use xks_proxy::env::SystemEnv;
 use xks_proxy::events::{Several, Subscriber};
-use xks_proxy::metrics::{Page, Sources};
+use xks_proxy::hsm::monitored::{MonitorSettings, Monitored};
+use xks_proxy::hsm::pkcs11::Pkcs11Hsm;
+use xks_proxy::metrics::{HsmSource, Page, Sources};
 use xks_proxy::ops;
 use xks_proxy::server::Listen;
 
@@ -103,44 +104,115 @@ impl Listen for Pipes {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_house_full_of_silent_peers_is_emptied() {
+/// A page over these HSMs.
+fn page(hsms: Vec<HsmSource>) -> Arc<Page> {
     let events: Arc<dyn Subscriber> = Arc::new(Several(Vec::new()));
     let app = App::new(Settings::default(), Vec::new(), Arc::new(SystemEnv), events).unwrap();
     let sources = Sources {
         app: Arc::new(app),
-        hsms: Vec::new(),
+        hsms,
         groups: Groups::default(),
         certificate: Box::new(|| None),
         log_lines_dropped: Arc::default(),
         spans: None,
-        process: || None,
+        process: Box::new(|| None),
     };
-    let page = Arc::new(Page::new(Arc::default(), sources));
-    let (connect, pipes) = tokio::sync::mpsc::channel(32);
-    tokio::spawn(ops::serve(Pipes(pipes), page));
-    let call = async || {
+    Arc::new(Page::new(Arc::default(), sources))
+}
+
+/// The ops listener by itself.
+struct Ops {
+    connect: tokio::sync::mpsc::Sender<DuplexStream>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Ops {
+    fn start(hsms: Vec<HsmSource>) -> Self {
+        let (connect, pipes) = tokio::sync::mpsc::channel(128);
+        Self { connect, serving: tokio::spawn(ops::serve(Pipes(pipes), page(hsms))) }
+    }
+
+    async fn connection(&self) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1_024);
-        connect.send(theirs).await.unwrap();
+        self.connect.send(theirs).await.unwrap();
         ours
-    };
+    }
+
+    /// The whole answer.
+    async fn get(&self, path: &str) -> String {
+        let mut peer = self.connection().await;
+        peer.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        peer.read_to_string(&mut text).await.unwrap();
+        text
+    }
+}
+
+impl Drop for Ops {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Sixteen silent connections once held all places for ten seconds, again and again: probes failed, and Kubernetes
+/// restarted the proxy.
+#[tokio::test(start_paused = true)]
+async fn a_house_full_of_silent_peers_is_emptied() {
+    let ops = Ops::start(Vec::new());
     // As many as may be served at once, each holding its place and saying nothing.
     let mut silent = Vec::new();
-    for _ in 0..16 {
-        silent.push(call().await);
+    for _ in 0..64 {
+        silent.push(ops.connection().await);
     }
-    let mut served = call().await;
-    served.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let begun = Instant::now();
+    let answer = ops.get("/livez").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(begun.elapsed(), Duration::ZERO, "a probe waits for nobody");
+    // The oldest has made room, and no other.
+    let is_cut_off = async |peer: &mut DuplexStream, within| {
+        let read = timeout(Duration::from_millis(within), peer.read(&mut [0])).await;
+        read.map(|read| assert_eq!(read.unwrap_or(0), 0, "without an answer")).is_ok()
+    };
+    assert!(is_cut_off(&mut silent[0], 0).await);
+    assert!(!is_cut_off(&mut silent[1], 900).await, "a request may take a second to arrive");
+    for peer in &mut silent[1..] {
+        assert!(is_cut_off(peer, 101).await, "but no longer");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_nothing_is_cut_off() {
+    let ops = Ops::start(Vec::new());
+    let (mut ours, theirs) = tokio::io::duplex(256);
+    ops.connect.send(theirs).await.unwrap();
+    ours.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5_001)).await;
     let mut text = String::new();
-    let answered = timeout(Duration::from_secs(5), served.read_to_string(&mut text)).await;
-    assert!(answered.is_err(), "nobody is served while the house is full: {text}");
-    let answered = timeout(Duration::from_secs(6), served.read_to_string(&mut text)).await;
-    assert!(answered.is_ok(), "the silent ones still hold their places after eleven seconds");
-    // Nothing can be served where there is no HSM.
-    assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("readyz check failed\n"), "{text}");
-    for mut peer in silent {
-        assert_eq!(peer.read(&mut [0]).await.unwrap_or(0), 0, "cut off without an answer");
-    }
+    ours.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 ") && text.len() <= 256, "{text}");
+}
+
+/// With the only HSM out, every proxy took itself out of service: the load balancer had none left, and KMS got failed
+/// connections instead of quick errors.
+#[tokio::test]
+async fn an_hsm_that_goes_out_does_not_take_the_proxy_out_of_service() {
+    let hsm = Arc::new(Pkcs11Hsm::open(softhsm::SoftHsm::get().settings()).unwrap());
+    let source = || {
+        let inner = Arc::<Pkcs11Hsm>::clone(&hsm);
+        let monitor = Arc::new(Monitored::new("softhsm", inner, MonitorSettings::default()));
+        vec![HsmSource { name: "softhsm".into(), hsm: Arc::clone(&hsm), monitor }]
+    };
+    let ops = Ops::start(source());
+    // No probe of readiness has come yet when it goes out.
+    let alive = ops.get("/livez").await;
+    assert!(alive.starts_with("HTTP/1.1 200 "), "{alive}");
+    assert!(hsm.close(Duration::from_secs(60)));
+    let later = ops.get("/readyz").await;
+    assert!(later.starts_with("HTTP/1.1 200 "), "{later}");
+    assert!(later.contains("[-]hsm softhsm failed: ") && later.ends_with("readyz check passed\n"), "{later}");
+    // One that has never reached it is not ready.
+    let new = Ops::start(source()).get("/readyz").await;
+    assert!(new.starts_with("HTTP/1.1 503 ") && new.contains("[-]first-hsm failed: "), "{new}");
 }
 
 #[test]

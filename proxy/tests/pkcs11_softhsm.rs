@@ -190,7 +190,7 @@ async fn keys_are_found_by_label_or_id_and_only_if_there_is_one() {
         assert_eq!(kind(outcome), Err(HsmErrorKind::KeyNotFound), "{absent}");
     }
     let double = hsm.describe(&key("double"), soon()).await.unwrap_err();
-    assert_eq!(double.kind, HsmErrorKind::Failed);
+    assert_eq!(double.kind, HsmErrorKind::Refused);
     assert!(double.detail.starts_with("2 keys with label \"double\""), "{double}");
     assert!(hsm.describe(&KeyName::id_from_hex("06").unwrap(), soon()).await.is_ok());
 }

@@ -528,6 +528,25 @@ async fn meta_3_an_unknown_key_is_not_found() {
     assert!(listed.hsm.calls().is_empty());
 }
 
+/// The story: whoever asked for the label of the HSM's health key encrypted with it, as with any customer's key.
+#[tokio::test]
+async fn meta_3_a_reserved_label_is_not_found() {
+    let world = World::with(Limits::default(), |store| store.keys.others = OtherKeys::ByLabel);
+    let sealed = world.call("keys/foo/encrypt", &encrypt("")).await;
+    sealed.is_ok();
+    let reserving = World::with(Limits::default(), |store| {
+        store.keys.others = OtherKeys::ByLabel;
+        store.keys.entries.clear();
+        store.keys.reserved.insert("foo".to_owned());
+    });
+    let metadata = json!({ "requestMetadata": metadata() });
+    for (operation, body) in [("metadata", metadata), ("encrypt", encrypt("")), ("decrypt", decrypt(&sealed))]
+    {
+        reserving.call(&format!("keys/foo/{operation}"), &body).await.is_error(404, "KeyNotFoundException");
+    }
+    assert!(reserving.hsm.calls().is_empty());
+}
+
 // ---------------------------------------------------------------------------------------------- Encrypt
 
 #[tokio::test]
@@ -853,7 +872,7 @@ async fn hlt_1_hlt_2_hlt_3_health_asks_the_hsm_and_no_policy() {
 
 // ---------------------------------------------------------------------------------------------- Errors
 
-const KINDS: [HsmErrorKind; 10] = [
+const KINDS: [HsmErrorKind; 11] = [
     HsmErrorKind::KeyNotFound,
     HsmErrorKind::UsageRefused,
     HsmErrorKind::KeyDisabled,
@@ -864,6 +883,7 @@ const KINDS: [HsmErrorKind; 10] = [
     HsmErrorKind::SessionLost,
     HsmErrorKind::DeviceGone,
     HsmErrorKind::Failed,
+    HsmErrorKind::Refused,
 ];
 
 #[tokio::test]
@@ -880,6 +900,7 @@ async fn err_1_err_2_err_3_what_the_hsm_says_becomes_what_the_operation_may_say(
         [internal, (501, "UnsupportedOperationException"), (501, "UnsupportedOperationException")],
         [(429, "ThrottlingException"); 3],
         [(503, "DependencyTimeoutException"); 3],
+        [internal; 3],
         [internal; 3],
         [internal; 3],
         [internal; 3],

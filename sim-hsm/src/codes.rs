@@ -27,6 +27,8 @@ pub fn kind_of(ck_rv: u64) -> HsmErrorKind {
         0x03 | 0x30 | 0x32 | 0xE0 | 0xE1 | 0x1B6 => HsmErrorKind::DeviceGone,
         // DATA_LEN_RANGE
         0x21 => HsmErrorKind::TooLong,
+        // ARGUMENTS_BAD, DATA_INVALID, MECHANISM_PARAM_INVALID
+        0x07 | 0x20 | 0x71 => HsmErrorKind::Refused,
         // ENCRYPTED_DATA_INVALID, ENCRYPTED_DATA_LEN_RANGE, AEAD_DECRYPT_FAILED
         0x40..=0x42 => HsmErrorKind::CiphertextRejected,
         // KEY_SIZE_RANGE, KEY_TYPE_INCONSISTENT, KEY_FUNCTION_NOT_PERMITTED

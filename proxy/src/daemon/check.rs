@@ -1,11 +1,13 @@
-//! `xks-proxy check`: everything `serve` would do before it binds, and a look at each key that is named.
+//! `xks-proxy check`: everything `serve` would do before it binds, and a look at each key that is named. An HSM that is
+//! away, for which `serve` would wait, is told with the reason.
 
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use xks_proxy::config::{Config, ConfigError, Ready};
+use xks_proxy::authorise::Mode;
+use xks_proxy::config::{Config, ConfigError, KeyStoreConfig, Ready};
 use xks_proxy::env::SystemEnv;
 use xks_proxy::events::{AuditEvent, Subscriber};
 use xks_proxy::hsm::{HealthStatus, Hsm, KeyFacts, KeySpec};
@@ -28,7 +30,7 @@ pub(crate) fn run(file: &Path) -> Result<(), String> {
         .build()
         .map_err(|error| format!("cannot start ({error})"))?;
     let found = runtime.block_on(async {
-        let ready = Config::load(file)?.try_out(Arc::new(SystemEnv), Arc::new(Nobody))?;
+        let ready = Config::load(file)?.build_impatiently(Arc::new(SystemEnv), Arc::new(Nobody))?;
         look(ready).await
     });
     let (summary, warnings) = found.map_err(|error: ConfigError| error.to_string())?;
@@ -104,15 +106,36 @@ async fn look(ready: Ready) -> Result<(Vec<String>, Vec<String>), ConfigError> {
             members.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
             store.credentials.len(),
             store.keys.entries.len(),
-            match store.access.rules.len() {
-                0 if store.cedar.is_some() => "Cedar policies".to_owned(),
-                0 => "none, every signed request is allowed".to_owned(),
-                rules if store.cedar.is_some() => format!("{rules}, and Cedar policies"),
-                rules => rules.to_string(),
-            },
+            rules_in_words(store),
         ));
+        // Only a customer's key can prove it, and `check` does not use those.
+        if members.len() > 1 && !store.keys.entries.is_empty() {
+            summary.push(format!(
+                "            {}: whether its hsms hold the same keys is not tried: `xks-proxy doctor --use-keys` does",
+                store.name
+            ));
+        }
     }
     Ok((summary, warnings))
+}
+
+/// How many rules a key store has, whether it has policies, and which of them only log what they would deny.
+pub(crate) fn rules_in_words(store: &KeyStoreConfig) -> String {
+    let marked = |what: String, mode: Mode| match mode {
+        Mode::Enforce => what,
+        Mode::Shadow => format!("{what} (shadow mode: only logged)"),
+    };
+    let rules = match store.access.rules.len() {
+        0 => None,
+        number => Some(marked(number.to_string(), store.access.rules_mode)),
+    };
+    let policies =
+        store.cedar.as_ref().map(|_| marked("Cedar policies".to_owned(), store.access.policies_mode));
+    match (rules, policies) {
+        (None, None) => "none, every signed request is allowed".to_owned(),
+        (Some(one), None) | (None, Some(one)) => one,
+        (Some(rules), Some(policies)) => format!("{rules}, and {policies}"),
+    }
 }
 
 /// The facts of a key, which must be there and of the one legal kind.

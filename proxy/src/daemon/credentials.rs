@@ -6,7 +6,9 @@ use crate::daemon::new_file;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use xks_proxy::calendar::rfc3339;
 use xks_proxy::config::{Config, KeyStoreConfig};
+use xks_proxy::env::{Env, SystemEnv};
 use xks_proxy::key::API_ROOT;
 use xks_proxy::secret::Secret;
 use xks_proxy::sigv4::Credential;
@@ -60,9 +62,13 @@ pub(crate) fn new(
         None => "its [[key_store]]".to_owned(),
     };
     let path = store.map_or_else(String::new, |(_, path)| format!("\n   XksProxyUriPath: {path}"));
+    let now = rfc3339(SystemEnv.now());
+    // The day, in UTC, as `created` is read.
+    let today = now.get(..10).unwrap_or(&now);
     let mut text = format!(
         "Made a credential. Its secret is in {place}, for you to read only;\nlet the daemon's user own that file.\n\n\
-         Add to {whose}:\n\n[[key_store.credential]]\naccess_key_id = \"{id}\"\nsecret_file = {quoted}\n\n\
+         Add to {whose}:\n\n[[key_store.credential]]\naccess_key_id = \"{id}\"\nsecret_file = {quoted}\n\
+         # The day it was made, for the alert on old credentials.\ncreated = {today}\n\n\
          To rotate without one failed request:\n\
          1. Add the lines above and keep the old credential beside them.\n\
          2. Have the proxy reload (systemctl reload, or SIGHUP), and wait for its log to say \"reloaded\".\n   \

@@ -3,6 +3,7 @@
 //!
 //! Place on the map: part of the binary; a file per field of checks, all writing into `report`.
 
+mod access;
 mod budget;
 mod certificate;
 mod clock;
@@ -12,6 +13,7 @@ mod keys;
 mod machine;
 mod peer;
 mod report;
+mod same_keys;
 
 use clap::Args;
 pub(crate) use keys::unfit;
@@ -71,9 +73,10 @@ pub(crate) fn run(file: &Path, options: &Options) -> Result<ExitCode, String> {
     report.section("Configuration and files");
     configuration(&config, &mut report);
     files::check(&mut config, &mut report);
+    access::check(&mut config, &mut report);
 
     let mut hsms = hsm::Hsms::default();
-    let mut speeds = Vec::new();
+    let (mut speeds, mut surveys) = (Vec::new(), Vec::new());
     for (index, hsm) in config.hsms.clone().iter().enumerate() {
         report.section(format!("HSM {}", hsm.name.value));
         let (survey, speed) = hsms.check(&mut config, hsm, &mut report);
@@ -90,7 +93,13 @@ pub(crate) fn run(file: &Path, options: &Options) -> Result<ExitCode, String> {
                 None => report.skipped("keys", "nobody is logged in to the HSM"),
             }
         }
+        surveys.push(survey);
     }
+    for store in config.key_stores.iter().filter(|store| store.hsms.len() > 1) {
+        report.section(format!("The same keys in every HSM of key store {}", store.name));
+        same_keys::check(&config, store, &surveys, options.use_keys, &mut report);
+    }
+    drop(surveys);
 
     report.section("Certificate and clock");
     certificate::check(&mut config, options.endpoint.as_deref(), &mut report);
@@ -133,12 +142,5 @@ fn configuration(config: &Config, report: &mut Report) {
         let (says, to_do) = warning.rsplit_once(": ").unwrap_or((warning, "see proxy/config.example.toml"));
         let means = "The proxy serves with it, but it is probably not meant so.";
         report.warning("configuration", says, means, to_do);
-    }
-    for store in &config.key_stores {
-        let says = match store.access.rules.len() {
-            0 => "no rule, so every correctly signed request is allowed".to_owned(),
-            rules => count(rules, "rule"),
-        };
-        report.ok("rules", format!("key store {}: {says}", store.name));
     }
 }

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use xks_proxy::app::OtherKeys;
 use xks_proxy::config::{Config, HsmConfig, KeyStoreConfig};
 use xks_proxy::hsm::pkcs11::Module;
 use xks_proxy::hsm::pkcs11::survey::{self, KeyClass, KeyObject, PinState, Survey, TokenFacts};
@@ -128,9 +127,8 @@ fn serves(key: &KeyObject, shared: bool, stores: &[&KeyStoreConfig]) -> Vec<Stri
                 }
             }
         }
-        if store.keys.others == OtherKeys::ByLabel
-            && let Ok(id) = KeyId::parse(&key.label)
-            && !store.keys.entries.contains_key(&id)
+        if let Ok(id) = KeyId::parse(&key.label)
+            && store.keys.is_found_by_label(&id)
             && unfit(key, true).is_none()
         {
             let but = if shared { ": label not unique" } else { "" };

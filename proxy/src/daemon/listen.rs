@@ -18,7 +18,9 @@ pub(crate) fn bind(config: &Config) -> Result<Vec<TcpListener>, ConfigError> {
 pub(crate) fn bind_one(config: &Config, listen: &Placed<SocketAddr>) -> Result<TcpListener, ConfigError> {
     open(listen.value, &config.listen).map_err(|error| {
         let (why, advice) = explain(&error);
-        config.error(listen.line, format!("cannot listen on {}: {why}: {advice}", listen.value))
+        let message = format!("cannot listen on {}: {why}: {advice}", listen.value);
+        // Whoever has the port may end, and a machine may get its addresses late.
+        ConfigError { retriable: true, ..config.error(listen.line, message) }
     })
 }
 

@@ -5,6 +5,9 @@
 //! Standard output is often a pipe, and a pipe whose reader stalls would stall every request that writes to it. So a
 //! thread of its own does the writing, fed by a bounded queue. When the queue is full, lines are dropped and counted,
 //! and the count is written as soon as there is room: keys stay available to KMS, and the gap in the log is on record.
+//!
+//! The audit events of authenticated requests are the record of who used which key. Half of the queue is theirs alone,
+//! so that neither strangers nor the daemon's own lines, however many, cost one of them.
 
 mod line;
 
@@ -12,7 +15,7 @@ use line::JsonLine;
 use serde_json::Map;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 use tracing_subscriber::Layer;
@@ -21,15 +24,28 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use xks_proxy::config::LogLevel;
 use xks_proxy::events::{self, AuditEvent, Subscriber};
+use xks_proxy::metrics::LinesDropped;
 
 /// Lines that may wait for the writer: some seconds at KMS's full default quota, a few MiB.
 const LINES_MAX: usize = 8_192;
 
+/// Of these, lines other than audit events of authenticated requests.
+const OTHER_LINES_MAX: usize = LINES_MAX / 2;
+
 /// How long `flush` waits for a reader that stalls.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What a line is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The audit event of an authenticated request.
+    Audit,
+    /// The audit event of a stranger, or a line of the daemon's own.
+    Other,
+}
+
 enum Message {
-    Line(Vec<u8>),
+    Line(Kind, Vec<u8>),
     Flush(SyncSender<()>),
 }
 
@@ -37,10 +53,9 @@ enum Message {
 #[derive(Clone)]
 pub(crate) struct Log {
     queue: SyncSender<Message>,
-    /// Since the count was last written.
-    dropped: Arc<AtomicU64>,
-    /// Since the start.
-    dropped_ever: Arc<AtomicU64>,
+    /// Lines of the kind `Other` in the queue.
+    others: Arc<AtomicUsize>,
+    dropped: Arc<LinesDropped>,
 }
 
 impl Log {
@@ -50,20 +65,32 @@ impl Log {
     /// When the system has no thread left.
     pub(crate) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (queue, messages) = mpsc::sync_channel(LINES_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&dropped);
+        let (others, dropped) = (Arc::<AtomicUsize>::default(), Arc::<LinesDropped>::default());
+        let (waiting, count) = (Arc::clone(&others), Arc::clone(&dropped));
         #[expect(
             clippy::disallowed_methods,
             reason = "writing to standard output blocks; the daemon's log is outside the core"
         )]
-        std::thread::Builder::new().name("log".into()).spawn(move || write_all(&messages, &count, out))?;
-        Ok(Self { queue, dropped, dropped_ever: Arc::default() })
+        std::thread::Builder::new()
+            .name("log".into())
+            .spawn(move || write_all(&messages, &waiting, &count, out))?;
+        Ok(Self { queue, others, dropped })
     }
 
-    fn line(&self, line: Vec<u8>) {
-        if self.queue.try_send(Message::Line(line)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            self.dropped_ever.fetch_add(1, Ordering::Relaxed);
+    fn line(&self, kind: Kind, line: Vec<u8>) {
+        match kind {
+            Kind::Audit => {
+                if self.queue.try_send(Message::Line(kind, line)).is_err() {
+                    self.dropped.audit();
+                }
+            }
+            Kind::Other => {
+                let has_place = self.others.fetch_add(1, Ordering::Relaxed) < OTHER_LINES_MAX;
+                if !has_place || self.queue.try_send(Message::Line(kind, line)).is_err() {
+                    self.others.fetch_sub(1, Ordering::Relaxed);
+                    self.dropped.other();
+                }
+            }
         }
     }
 
@@ -84,8 +111,8 @@ impl Log {
     }
 
     /// How many lines have been dropped since the start, for metrics.
-    pub(crate) fn lines_dropped(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.dropped_ever)
+    pub(crate) fn lines_dropped(&self) -> Arc<LinesDropped> {
+        Arc::clone(&self.dropped)
     }
 
     /// Returns once everything written so far has reached standard output, or after two seconds.
@@ -98,15 +125,20 @@ impl Log {
     }
 }
 
-fn write_all(messages: &Receiver<Message>, dropped: &AtomicU64, out: impl Write) {
+fn write_all(messages: &Receiver<Message>, others: &AtomicUsize, dropped: &LinesDropped, out: impl Write) {
     let mut out = io::BufWriter::new(out);
+    // Lines may have been dropped before this thread began.
+    let mut told = LinesDropped::default().all();
     // Errors are ignored: a daemon whose standard output is closed goes on serving.
     while let Ok(first) = messages.recv() {
         let mut next = Some(first);
         // Everything at hand is written in one go.
         while let Some(message) = next {
             match message {
-                Message::Line(line) => {
+                Message::Line(kind, line) => {
+                    if kind == Kind::Other {
+                        others.fetch_sub(1, Ordering::Relaxed);
+                    }
                     let _ = out.write_all(&line);
                 }
                 Message::Flush(done) => {
@@ -116,10 +148,15 @@ fn write_all(messages: &Receiver<Message>, dropped: &AtomicU64, out: impl Write)
             }
             next = messages.try_recv().ok();
         }
-        let missing = dropped.swap(0, Ordering::Relaxed);
-        if missing > 0 {
-            let count = Map::from_iter([("count".to_owned(), missing.into())]);
-            let _ = writeln!(out, "{}", line::line("ERROR", "log lines dropped", count));
+        let all = dropped.all();
+        if all != told {
+            let missing = all
+                .iter()
+                .zip(&told)
+                .map(|((kind, all), (_, told))| ((*kind).to_owned(), all.saturating_sub(*told).into()));
+            let _ =
+                writeln!(out, "{}", line::line("ERROR", "log lines dropped", missing.collect::<Map<_, _>>()));
+            told = all;
         }
         let _ = out.flush();
     }
@@ -129,7 +166,8 @@ impl Subscriber for Log {
     fn audit(&self, event: &AuditEvent) {
         let mut line = events::json_line(event).into_bytes();
         line.push(b'\n');
-        self.line(line);
+        let kind = if event.access_key_id.is_some() { Kind::Audit } else { Kind::Other };
+        self.line(kind, line);
     }
 }
 
@@ -153,7 +191,7 @@ impl Write for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if !self.text.is_empty() {
-            self.log.line(std::mem::take(&mut self.text));
+            self.log.line(Kind::Other, std::mem::take(&mut self.text));
         }
     }
 }
@@ -170,6 +208,7 @@ impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
 mod tests {
     use super::*;
     use std::sync::Mutex;
+    use xks_proxy::env::{Env, SystemEnv};
 
     /// A pipe whose reader does nothing until it is told to.
     struct Stalled {
@@ -191,39 +230,70 @@ mod tests {
         }
     }
 
+    fn event(access_key_id: Option<&str>) -> AuditEvent {
+        let mut event = AuditEvent::new(SystemEnv.now(), String::new());
+        event.access_key_id = access_key_id.map(str::to_owned);
+        event
+    }
+
+    /// All lines shared one queue, and a stranger who filled it cost events of those who had used a key.
     #[test]
-    fn a_stalled_reader_costs_lines_that_are_counted_and_never_the_writer() {
+    fn a_stalled_reader_costs_lines_that_are_counted_and_never_the_writer_and_strangers_cost_no_audit_event()
+    {
         let (release, go_on) = mpsc::channel();
         let read = Arc::new(Mutex::new(Vec::new()));
         let log = Log::start(Stalled { go_on: Some(go_on), read: Arc::clone(&read) }).unwrap();
-        let sent = 3 * LINES_MAX;
-        for _ in 0..sent {
-            log.line(b"line\n".to_vec());
+        for _ in 0..LINES_MAX {
+            log.line(Kind::Other, b"line\n".to_vec());
+            log.audit(&event(None));
         }
-        let dropped = log.dropped.load(Ordering::Relaxed);
-        assert!(dropped >= LINES_MAX as u64, "{dropped}");
+        let [_, (_, other)] = log.lines_dropped().all();
+        // The writer may have taken some out before it stalled.
+        assert!(other >= LINES_MAX as u64, "{other}");
+        for _ in 0..LINES_MAX - OTHER_LINES_MAX {
+            log.audit(&event(Some("KMS")));
+        }
+        assert_eq!(
+            log.lines_dropped().all(),
+            [("audit", 0), ("other", other)],
+            "half of the queue is theirs"
+        );
+        for _ in 0..LINES_MAX {
+            log.audit(&event(Some("KMS")));
+        }
+        let [(_, audit), _] = log.lines_dropped().all();
+        assert!(audit > 0, "everything has a limit");
         release.send(()).unwrap();
-        // Room is there once the writer has taken a line; then the count follows.
-        while log.dropped.load(Ordering::Relaxed) > 0 {
+        let text = || String::from_utf8(read.lock().unwrap().clone()).unwrap();
+        let count = format!(
+            r#","kind":"daemon","level":"ERROR","message":"log lines dropped","audit":{audit},"other":{other}}}"#
+        );
+        for _ in 0..100_000 {
+            if text().contains(&count) {
+                break;
+            }
+            log.flush();
             std::thread::yield_now();
         }
+        assert!(text().contains(&count), "{count}");
+        let text = text();
+        let is_kms = |line: &&str| line.contains(r#""access_key_id":"KMS""#);
+        let written = text.lines().filter(is_kms).count() as u64;
+        assert_eq!(written + audit, (2 * LINES_MAX - OTHER_LINES_MAX) as u64);
+        assert_eq!(text.lines().count() as u64 + audit + other, (4 * LINES_MAX - OTHER_LINES_MAX) as u64 + 1);
+        // Once there is room again, there is room for all.
+        log.line(Kind::Other, b"later\n".to_vec());
         log.flush();
-
-        let text = String::from_utf8(read.lock().unwrap().clone()).unwrap();
-        let written = text.lines().filter(|line| *line == "line").count();
-        let count =
-            format!(r#","kind":"daemon","level":"ERROR","message":"log lines dropped","count":{dropped}}}"#);
-        assert_eq!(written as u64 + dropped, sent as u64);
-        assert_eq!(text.lines().filter(|line| line.ends_with(&count)).count(), 1, "{count}");
-        assert_eq!(log.lines_dropped().load(Ordering::Relaxed), dropped, "the metric only rises");
+        assert!(read.lock().unwrap().ends_with(b"\nlater\n"));
+        assert_eq!(log.others.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn a_flush_waits_for_everything_before_it() {
         let read = Arc::new(Mutex::new(Vec::new()));
         let log = Log::start(Stalled { go_on: None, read: Arc::clone(&read) }).unwrap();
-        log.line(b"one\n".to_vec());
-        log.line(b"two\n".to_vec());
+        log.line(Kind::Other, b"one\n".to_vec());
+        log.line(Kind::Audit, b"two\n".to_vec());
         log.flush();
         assert_eq!(*read.lock().unwrap(), b"one\ntwo\n");
     }

@@ -35,7 +35,7 @@ pub(crate) async fn start(
         certificate: Box::new(move || tls.as_ref().and_then(|tls| tls.current().certificate.clone())),
         log_lines_dropped: log.lines_dropped(),
         spans,
-        process: process::read,
+        process: Box::new(process::reader()),
     };
     let page = Arc::new(Page::new(metrics, sources));
     if let Ok(address) = listener.local_addr() {

@@ -12,8 +12,8 @@
 //! | `settings` | the numbers |
 //!
 //! Any member may make a ciphertext and any other verify or decrypt it, for the key is the same: an Encrypt with an
-//! integrity value (XKS-ENC-9) does not insist on one member for its two calls. When the second falls to another, it also
-//! shows that the other can open what the first has made, before anybody relies on it.
+//! integrity value (XKS-ENC-9) does not insist on one member for its two calls. When the second falls to another that
+//! cannot open what the first has made, the first is asked too, and the log warns that they hold different keys.
 //!
 //! All waiting is in tokio's time and nothing is random, so that a simulation can run it.
 
@@ -26,7 +26,7 @@ mod verdict;
 
 pub use breaker::BreakerState;
 pub use settings::GroupSettings;
-pub(super) use verdict::is_members_fault;
+pub(super) use verdict::{is_members_fault, is_the_hsms_word};
 
 use super::monitored::Monitored;
 use super::{Aad, Answer, DeviceHealth, HealthStatus, Hsm, KeyFacts, Sealed};
@@ -41,6 +41,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// Most members of a group: as many as GetHealthStatus can tell of (XKS-HLT-1).
@@ -50,6 +51,9 @@ pub const MEMBERS_MAX: usize = 10;
 /// recovered, and it may be all there is.
 const HEALTHY_WEIGHT: u32 = 8;
 const IMPAIRED_WEIGHT: u32 = 1;
+
+/// Members that hold different keys are warned of at most this often: every other decryption can show it.
+const DISAGREEMENT_PAUSE: Duration = Duration::from_secs(60);
 
 /// One HSM of a group.
 pub struct Member {
@@ -123,6 +127,8 @@ struct State {
     members: Vec<MemberState>,
     latencies: [Latencies; 3],
     budget: Budget,
+    /// When members that hold different keys were warned of last.
+    disagreement_told: Option<Instant>,
 }
 
 struct MemberState {
@@ -156,7 +162,7 @@ struct Chosen {
     /// The call decides whether the member's breaker closes.
     is_probe: bool,
     era: breaker::Era,
-    /// Another usable member has not been asked yet.
+    /// Another member has not been asked yet: a usable one, or, when this one is out of use, any.
     others: bool,
 }
 
@@ -182,6 +188,7 @@ impl HsmGroup {
                 .collect(),
             latencies: Default::default(),
             budget: Budget::default(),
+            disagreement_told: None,
         };
         Ok(Self { members, settings, state: Mutex::new(state) })
     }
@@ -258,9 +265,10 @@ impl HsmGroup {
         let state = self.lock();
         let left = (0..self.members.len()).filter(|member| !asked.has(*member));
         let of_member = |member: usize| state.members.get(member).map(|of_member| (member, of_member));
+        let others = left.clone().count() > 1;
         // The first of equals.
         let (member, of_member) = left.filter_map(of_member).min_by_key(|(_, it)| it.in_flight)?;
-        Some(Chosen { member, is_probe: false, era: of_member.breaker.era(), others: false })
+        Some(Chosen { member, is_probe: false, era: of_member.breaker.era(), others })
     }
 
     fn log(&self, member: usize, change: Option<Change>) {
@@ -275,6 +283,27 @@ impl HsmGroup {
                 tracing::info!(hsm = member.name, "the HSM works again; its breaker is closed");
             }
         }
+    }
+
+    /// One member opened a ciphertext that another one had rejected.
+    fn tell_disagreement(&self, key: &KeyName, opened: usize, rejected: usize) {
+        let (Some(opened), Some(rejected)) = (self.members.get(opened), self.members.get(rejected)) else {
+            return;
+        };
+        let now = Instant::now();
+        let mut state = self.lock();
+        if state.disagreement_told.is_some_and(|told| now.duration_since(told) < DISAGREEMENT_PAUSE) {
+            return;
+        }
+        state.disagreement_told = Some(now);
+        drop(state);
+        tracing::warn!(
+            key = %key,
+            opened_by = opened.name,
+            rejected_by = rejected.name,
+            "two HSMs of a group hold different keys under one name: one opens a ciphertext that the other rejects; \
+             clone the key, so that every HSM of the group holds the same"
+        );
     }
 
     /// What GetHealthStatus says of one member: its own word, but not better than its breaker's.
@@ -300,7 +329,7 @@ impl Hsm for HsmGroup {
     fn describe<'a>(&'a self, key: &'a KeyName, deadline: Instant) -> Answer<'a, KeyFacts> {
         match self.only() {
             Some(only) => only.describe(key, deadline),
-            None => Box::pin(Race::run(self, Operation::Describe, deadline, move |hsm| {
+            None => Box::pin(Race::run(self, Operation::Describe, key, deadline, move |hsm| {
                 hsm.describe(key, deadline)
             })),
         }
@@ -315,7 +344,7 @@ impl Hsm for HsmGroup {
     ) -> Answer<'a, Sealed> {
         match self.only() {
             Some(only) => only.encrypt(key, aad, plaintext, deadline),
-            None => Box::pin(Race::run(self, Operation::Encrypt, deadline, move |hsm| {
+            None => Box::pin(Race::run(self, Operation::Encrypt, key, deadline, move |hsm| {
                 hsm.encrypt(key, aad, plaintext, deadline)
             })),
         }
@@ -330,7 +359,7 @@ impl Hsm for HsmGroup {
     ) -> Answer<'a, Plaintext> {
         match self.only() {
             Some(only) => only.decrypt(key, aad, sealed, deadline),
-            None => Box::pin(Race::run(self, Operation::Decrypt, deadline, move |hsm| {
+            None => Box::pin(Race::run(self, Operation::Decrypt, key, deadline, move |hsm| {
                 hsm.decrypt(key, aad, sealed, deadline)
             })),
         }

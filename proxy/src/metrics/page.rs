@@ -3,7 +3,7 @@
 //! Place on the map: part of `metrics`. Names and units follow the Prometheus conventions: base units, `_total` for
 //! counters, moments as Unix time rather than as an age that would be old when it is read.
 
-use super::{Metrics, STATIONS, SpanCounts};
+use super::{LinesDropped, Metrics, STATIONS, SpanCounts};
 use crate::app::App;
 use crate::config::Groups;
 use crate::events::Operation;
@@ -33,11 +33,11 @@ pub struct Sources {
     /// What the server's certificate says of itself, now.
     pub certificate: Box<dyn Fn() -> Option<CertificateFacts> + Send + Sync>,
     /// Lines of the log that were dropped because its reader stalled.
-    pub log_lines_dropped: Arc<AtomicU64>,
+    pub log_lines_dropped: Arc<LinesDropped>,
     /// What has become of traces; `None` when none are made.
     pub spans: Option<Arc<SpanCounts>>,
     /// What the system knows of this process; `None` where it cannot be asked.
-    pub process: fn() -> Option<Process>,
+    pub process: Box<dyn Fn() -> Option<Process> + Send + Sync>,
 }
 
 /// One `[[hsm]]`.
@@ -505,14 +505,19 @@ impl Content {
             ],
         )?;
         sheet.gauge(
+            "xks_proxy_config_last_reload_successful",
+            "1 when the configuration was taken over when it was last read, 0 when it was refused; 1 at the start.",
+            f64::from(u8::from(!reloads.refused.load(Ordering::Relaxed))),
+        )?;
+        sheet.gauge(
             "xks_proxy_config_last_success_timestamp_seconds",
             "When the configuration in use was taken over.",
             float(count(&reloads.last_done_ms)) / 1_000.0,
         )?;
-        sheet.counter(
+        sheet.counters(
             "xks_proxy_log_lines_dropped",
-            "Lines of the log, audit events among them, dropped because its reader stalled.",
-            float(count(&self.sources.log_lines_dropped)),
+            "Lines of the log dropped because its reader stalled; audit: events of authenticated requests.",
+            self.sources.log_lines_dropped.all().map(|(kind, count)| (vec![("kind", kind)], count)),
         )?;
         sheet.counters(
             "xks_proxy_traces",

@@ -315,6 +315,7 @@ fn what_the_hsm_says_reaches_kmss_caller() {
             (HsmErrorKind::UsageRefused, 5, STATE),
             (HsmErrorKind::KeyDisabled, 2, STATE),
             (HsmErrorKind::TooLong, 10, STATE),
+            (HsmErrorKind::Refused, 13, INTERNAL),
             (HsmErrorKind::Busy, 12, STATE),
             (HsmErrorKind::TimedOut, 11, INTERNAL),
             (HsmErrorKind::SessionLost, 13, INTERNAL),

@@ -59,13 +59,16 @@ impl Config {
                 self.error(file.line, format!("the first certificate in {path} cannot be read: replace it"))
             })?;
         if let Some(why) = facts.invalid_at(now) {
-            return Err(self.error(
+            let error = self.error(
                 file.line,
                 format!(
                     "the certificate in {path} {why}, and this machine's clock says {}: renew it, or set the clock",
                     crate::calendar::rfc3339(now)
                 ),
-            ));
+            );
+            // A machine's clock may be behind until it has been synchronised, soon after the machine's start.
+            let not_yet = now.secs() < facts.not_before.secs();
+            return Err(if not_yet { error.may_pass() } else { error });
         }
         let days = facts.days_left(now);
         if days < DAYS_LEFT_MIN {

@@ -6,7 +6,7 @@ use super::super::raw::RawKeyStore;
 use super::{Once, Place};
 use crate::app::OtherKeys;
 use crate::config::{ConfigError, HsmConfig, KeyStoreConfig};
-use crate::key::UriPrefix;
+use crate::key::{KeyName, UriPrefix};
 use toml::Spanned;
 
 impl Place<'_> {
@@ -58,7 +58,13 @@ impl Place<'_> {
             ids.insert(self, &credential.access_key_id.value, credential.access_key_id.line)?;
             credentials.push(credential);
         }
-        let (keys, key_lines) = self.keys(store.find_keys_by, store.key)?;
+        let (mut keys, key_lines) = self.keys(store.find_keys_by, store.key)?;
+        let health_keys =
+            members.iter().filter_map(|index| hsms.get(*index)).filter_map(|hsm| hsm.health_key.as_ref());
+        keys.reserved.extend(health_keys.filter_map(|name| match name {
+            KeyName::Label(label) => Some(label.clone()),
+            KeyName::Id(_) => None,
+        }));
         let (access, cedar) = self.access(store.allow_mode, store.allow, store.cedar)?;
         let sample_proxy = self.sample_proxy(store.compatibility, &keys, &key_lines)?;
         Ok(KeyStoreConfig {

@@ -7,7 +7,7 @@ use super::Place;
 use crate::app::{KeyDirectory, KeyEntry, OtherKeys};
 use crate::config::ConfigError;
 use crate::key::{KeyId, KeyName, KeyVersion};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 
 impl Place<'_> {
@@ -32,7 +32,7 @@ impl Place<'_> {
             }
             entries.insert(id, self.key_entry(key)?);
         }
-        Ok((KeyDirectory { entries, others }, lines))
+        Ok((KeyDirectory { entries, others, reserved: BTreeSet::new() }, lines))
     }
 
     pub(super) fn key_entry(&self, key: RawKey) -> Result<KeyEntry, ConfigError> {

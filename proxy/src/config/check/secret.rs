@@ -4,7 +4,7 @@
 
 use super::super::raw::{At, RawCredential};
 use super::Place;
-use crate::config::{ConfigError, CredentialConfig, HelperCommand, Placed, SecretPlace};
+use crate::config::{ConfigError, CredentialConfig, HelperCommand, KeyStoreConfig, Placed, SecretPlace};
 use crate::env::UnixTime;
 use crate::secret::Secret;
 use crate::sigv4::{Credential, days_since_1970};
@@ -15,6 +15,21 @@ use toml::value::Datetime;
 /// The program and its arguments, and the bytes of all of them together.
 const COMMAND_WORDS_MAX: usize = 64;
 const COMMAND_BYTES_MAX: usize = 8_192;
+
+/// Credentials whose age the metrics cannot tell, each with its line: only a file has a date of its own.
+pub(super) fn without_age(store: &KeyStoreConfig) -> impl Iterator<Item = (usize, String)> {
+    let undated = store.credentials.iter().filter(|credential| {
+        credential.created.is_none() && !matches!(credential.secret.value, SecretPlace::File(_))
+    });
+    undated.map(|credential| {
+        let why = format!(
+            "nobody will be told when {} is old, for its secret is in no file: write the day it was made, created = \
+             2026-01-31",
+            credential.access_key_id.value
+        );
+        (credential.access_key_id.line, why)
+    })
+}
 
 /// The three ways to name the place of a secret, as written.
 pub(super) struct Places {
@@ -108,6 +123,7 @@ impl Place<'_> {
                 "{key} does not begin with the path of a program, and PATH is not searched: write it like \
                  [\"/usr/local/bin/helper\", \"argument\"]"
             ),
+            retriable: false,
         })?;
         Ok(HelperCommand {
             program: self.path(program).value,

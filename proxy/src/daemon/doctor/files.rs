@@ -10,7 +10,7 @@ use xks_proxy::config::{Config, SecretPlace};
 
 /// What a file is, which decides who may read it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kept {
+pub(super) enum Kept {
     /// The daemon's user only.
     Secret,
     /// Everybody.
@@ -78,7 +78,7 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
 }
 
 /// Looks at one file; false when it cannot be read.
-fn look(report: &mut Report, check: &str, whose: &str, path: &Path, kept: Kept) -> bool {
+pub(super) fn look(report: &mut Report, check: &str, whose: &str, path: &Path, kept: Kept) -> bool {
     let shown = path.display();
     if let Err(error) = std::fs::File::open(path)
         .and_then(|file| if file.metadata()?.is_dir() { Err(ErrorKind::IsADirectory.into()) } else { Ok(()) })

@@ -112,7 +112,7 @@ fn found(survey: &Survey, store: &KeyStoreConfig, report: &mut Report) {
     let mut by_label: BTreeMap<KeyId, Vec<&KeyObject>> = BTreeMap::new();
     for key in &keys {
         if let Ok(id) = KeyId::parse(&key.label)
-            && !store.keys.entries.contains_key(&id)
+            && store.keys.is_found_by_label(&id)
         {
             by_label.entry(id).or_default().push(key);
         }

@@ -1,4 +1,4 @@
-//! This machine: the port, and how many files a process may have open.
+//! This machine: the ports, and how many files a process may have open.
 //!
 //! Place on the map: part of `doctor`.
 
@@ -13,11 +13,13 @@ use xks_proxy::config::{Config, Placed};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn check(config: &Config, report: &mut Report) {
-    config.listen.iter().for_each(|listen| port(config, listen, report));
+    config.listen.iter().for_each(|listen| port(listen, &|address| holder(config, address), report));
+    config.ops.iter().for_each(|ops| port(ops, &ops_holder, report));
     open_files(config, report);
 }
 
-fn port(config: &Config, listen: &Placed<SocketAddr>, report: &mut Report) {
+/// `holder` says who has the port when we cannot.
+fn port(listen: &Placed<SocketAddr>, holder: &dyn Fn(SocketAddr) -> Holder, report: &mut Report) {
     let (address, line) = (listen.value, listen.line);
     #[expect(
         clippy::disallowed_methods,
@@ -31,7 +33,7 @@ fn port(config: &Config, listen: &Placed<SocketAddr>, report: &mut Report) {
     };
     let starts_not = "The proxy does not start.";
     match error.kind() {
-        ErrorKind::AddrInUse => match holder(config, address) {
+        ErrorKind::AddrInUse => match holder(address) {
             Holder::Proxy => report.ok("port", format!("{address}: in use by a proxy that is running")),
             Holder::Unknown(why) => report.failed(
                 "port",
@@ -68,26 +70,11 @@ enum Holder {
 
 /// Who has the port: with TLS whoever shows our certificate, without it whoever answers the ping as we do.
 fn holder(config: &Config, address: SocketAddr) -> Holder {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    let silent = |error: std::io::Error| Holder::Unknown(format!("it does not answer ({error})"));
-    let stream = match TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), PATIENCE) {
-        Ok(stream) => stream,
-        Err(error) => return silent(error),
-    };
-    if let Err(error) =
-        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
-    {
-        return silent(error);
-    }
-    match &config.tls {
+    let known = connect(address).and_then(|stream| match &config.tls {
         Some(files) => super::peer::shows_certificate(stream, &files.certificate_file.value),
         None => answers_ping(stream, &config.settings.ping_path).map(|pong| pong.then_some(())),
-    }
-    .map_or_else(silent, |known| match known {
+    });
+    known.map_or_else(silent, |known| match known {
         Some(()) => Holder::Proxy,
         None if config.tls.is_some() => {
             Holder::Unknown("it does not speak TLS with the configured certificate".to_owned())
@@ -96,15 +83,44 @@ fn holder(config: &Config, address: SocketAddr) -> Holder {
     })
 }
 
+/// Who has the port of `[ops]`: a proxy says there that it lives.
+fn ops_holder(address: SocketAddr) -> Holder {
+    let answer = connect(address).and_then(|stream| get(stream, "/livez"));
+    answer.map_or_else(silent, |answer| match answer.ends_with("livez check passed\n") {
+        true => Holder::Proxy,
+        false => Holder::Unknown("it does not answer /livez as one".to_owned()),
+    })
+}
+
+fn silent(error: std::io::Error) -> Holder {
+    Holder::Unknown(format!("it does not answer ({error})"))
+}
+
+fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let stream = TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
 /// 200 or, while draining, 503, with the proxy's body.
-fn answers_ping(mut stream: TcpStream, path: &str) -> std::io::Result<bool> {
+fn answers_ping(stream: TcpStream, path: &str) -> std::io::Result<bool> {
+    let answer = get(stream, path)?;
+    Ok(answer.starts_with("HTTP/1.1 ")
+        && [r#"{"status":"ok"}"#, r#"{"status":"draining"}"#].iter().any(|body| answer.ends_with(body)))
+}
+
+fn get(mut stream: TcpStream, path: &str) -> std::io::Result<String> {
     stream
         .write_all(format!("GET {path} HTTP/1.1\r\nhost: doctor\r\nconnection: close\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.take(4_096).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    Ok(answer.starts_with("HTTP/1.1 ")
-        && [r#"{"status":"ok"}"#, r#"{"status":"draining"}"#].iter().any(|body| answer.ends_with(body)))
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn open_files(config: &Config, report: &mut Report) {

@@ -5,13 +5,14 @@
 //!
 //! A member that keeps silent is not given up when the next one is asked. An HSM that is slow and not hung still answers,
 //! and a group whose members are all slow is no worse than one of them. A PKCS#11 call could not be cancelled anyway. That
-//! this doubles the load of a slow group ends by itself: members that miss the deadline open their breakers, and with no
-//! usable member left, each request asks one and waits for it.
+//! this doubles the load of a slow group is the price of not waiting for one that hangs: it holds for members that are out
+//! of use too, when no usable one is left.
 
 use super::breaker::Era;
 use super::verdict::{Verdict, is_members_fault, verdict, weight};
 use super::{Asked, Change, Chosen, HsmGroup, MemberState, Operation};
 use crate::hsm::{Answer, Hsm, HsmError, HsmErrorKind};
+use crate::key::KeyName;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -25,12 +26,15 @@ const JUDGED_AFTER: Duration = Duration::from_millis(10);
 pub(super) struct Race<'a, T> {
     group: &'a HsmGroup,
     operation: Operation,
+    key: &'a KeyName,
     deadline: Instant,
     asked: Asked,
     running: Vec<Attempt<'a, T>>,
     errors: Vec<(usize, HsmError)>,
     /// When the running members have had their share and the next one is asked.
     share_ends: Option<Instant>,
+    /// No usable member was left, and those that are out of use are asked.
+    last_resort: bool,
     /// When the next one is asked early. At most one hedge a request.
     hedge_at: Option<Instant>,
 }
@@ -58,13 +62,26 @@ impl<'a, T> Race<'a, T> {
     pub(super) async fn run(
         group: &'a HsmGroup,
         operation: Operation,
+        key: &'a KeyName,
         deadline: Instant,
         call: impl Fn(&'a dyn Hsm) -> Answer<'a, T> + Send + Sync,
     ) -> Result<T, HsmError> {
         let running = Vec::with_capacity(2);
         let (asked, errors) = (Asked::default(), Vec::new());
         let (share_ends, hedge_at) = (None, None);
-        let mut race = Self { group, operation, deadline, asked, running, errors, share_ends, hedge_at };
+        let last_resort = false;
+        let mut race = Self {
+            group,
+            operation,
+            key,
+            deadline,
+            asked,
+            running,
+            errors,
+            share_ends,
+            last_resort,
+            hedge_at,
+        };
         if !race.ask_usable(&call) {
             race.ask_anyone(&call);
         }
@@ -119,6 +136,10 @@ impl<'a, T> Race<'a, T> {
             }
         }
         drop(state);
+        let rejected = self.errors.iter().find(|(_, error)| error.kind == HsmErrorKind::CiphertextRejected);
+        if let Some((rejecting, _)) = rejected {
+            self.group.tell_disagreement(self.key, ticket.member, *rejecting);
+        }
         ticket.succeeded();
     }
 
@@ -135,12 +156,16 @@ impl<'a, T> Race<'a, T> {
                 ticket.succeeded();
                 return Some(self.named(member, error));
             }
+            Verdict::Doubted => ticket.succeeded(),
             Verdict::AskAnother => ticket.neither(),
             Verdict::Failure => ticket.failed(error.kind),
         }
+        let has_failed = error.kind != HsmErrorKind::CiphertextRejected;
         self.errors.push((member, error));
         if self.ask_usable(call) {
-            self.count_failover(member);
+            if has_failed {
+                self.count_failover(member);
+            }
             return None;
         }
         if !self.running.is_empty() {
@@ -153,7 +178,21 @@ impl<'a, T> Race<'a, T> {
             self.count_failover(member);
             return None;
         }
+        self.add_absent();
         Some(self.conclusion())
+    }
+
+    /// A member that is out of use may hold the key that a rejected ciphertext was made with. It is not asked: tampered
+    /// ciphertexts must not keep asking one that hangs. But without its word the rejection is not passed on, for KMS would
+    /// not ask again.
+    fn add_absent(&mut self) {
+        if !self.errors.iter().any(|(_, error)| error.kind == HsmErrorKind::CiphertextRejected) {
+            return;
+        }
+        for member in (0..self.group.members.len()).filter(|member| !self.asked.has(*member)) {
+            let detail = "is out of use and was not asked, and may hold the key of this ciphertext";
+            self.errors.push((member, HsmError::new(HsmErrorKind::DeviceGone, detail)));
+        }
     }
 
     /// Nobody answered in time for something. Gives the request's own error when that was the deadline.
@@ -174,7 +213,7 @@ impl<'a, T> Race<'a, T> {
             self.share_ends = None;
             let waiting: Vec<usize> = self.running.iter().map(|attempt| attempt.ticket.member).collect();
             self.running.iter_mut().for_each(|attempt| attempt.ticket.had_its_share = true);
-            if self.ask_usable(call) {
+            if self.ask_usable(call) || (self.last_resort && self.ask_anyone(call)) {
                 waiting.into_iter().for_each(|member| self.count_failover(member));
             }
         } else if self.hedge_at.is_some_and(|at| at <= now) {
@@ -197,6 +236,7 @@ impl<'a, T> Race<'a, T> {
     }
 
     fn ask_anyone(&mut self, call: &impl Fn(&'a dyn Hsm) -> Answer<'a, T>) -> bool {
+        self.last_resort = true;
         self.group.choose_anyway(self.asked).is_some_and(|chosen| self.ask(&chosen, call))
     }
 
@@ -225,7 +265,7 @@ impl<'a, T> Race<'a, T> {
 
     fn plan_hedge(&mut self) {
         let share = self.group.settings.hedge_share_percent;
-        if share == 0 || self.share_ends.is_none() {
+        if share == 0 || self.share_ends.is_none() || self.last_resort {
             return;
         }
         let mut state = self.group.lock();

@@ -126,12 +126,8 @@ impl Hsm for Scripted {
 const DEADLINE: Duration = Duration::from_millis(150);
 const FAILURES: [HsmErrorKind; 4] =
     [HsmErrorKind::TimedOut, HsmErrorKind::SessionLost, HsmErrorKind::DeviceGone, HsmErrorKind::Failed];
-const FINAL: [HsmErrorKind; 4] = [
-    HsmErrorKind::UsageRefused,
-    HsmErrorKind::KeyDisabled,
-    HsmErrorKind::CiphertextRejected,
-    HsmErrorKind::TooLong,
-];
+const FINAL: [HsmErrorKind; 3] =
+    [HsmErrorKind::UsageRefused, HsmErrorKind::KeyDisabled, HsmErrorKind::TooLong];
 
 fn group_with(members: &[Arc<Scripted>], settings: GroupSettings) -> HsmGroup {
     let member = |hsm: &Arc<Scripted>| {
@@ -196,7 +192,8 @@ async fn healthy_members_share_the_work() {
 
 #[tokio::test(start_paused = true)]
 async fn a_members_fault_is_another_members_work_at_once() {
-    for kind in FAILURES.into_iter().chain([HsmErrorKind::Busy, HsmErrorKind::KeyNotFound]) {
+    let blameless = [HsmErrorKind::Busy, HsmErrorKind::KeyNotFound, HsmErrorKind::Refused];
+    for kind in FAILURES.into_iter().chain(blameless) {
         let (bad, good) =
             (Scripted::new(0, &[], Step::Fail(2, kind)), Scripted::new(1, &[], Step::Answer(3)));
         let group = group(&[Arc::clone(&bad), Arc::clone(&good)]);
@@ -217,7 +214,7 @@ async fn a_final_error_is_asked_for_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_final_error_is_no_sign_of_illness() {
+async fn a_rejected_ciphertext_is_no_sign_of_illness() {
     let members =
         [0, 1].map(|number| Scripted::new(number, &[], Step::Fail(0, HsmErrorKind::CiphertextRejected)));
     let group = group(&members);
@@ -225,6 +222,99 @@ async fn a_final_error_is_no_sign_of_illness() {
         assert_eq!(ask(&group).await.0, Err(HsmErrorKind::CiphertextRejected));
     }
     assert_eq!([state(&group, 0), state(&group, 1)], [BreakerState::Closed; 2]);
+}
+
+/// A member with another key under the same name rejected half of the good ciphertexts, which KMS takes as final.
+#[tokio::test(start_paused = true)]
+async fn a_ciphertext_that_one_member_rejects_and_another_opens_is_good() {
+    let rejects = Step::Fail(2, HsmErrorKind::CiphertextRejected);
+    let members = [Scripted::new(0, &[], rejects), Scripted::new(1, &[], Step::Answer(3))];
+    let group = group(&members);
+    for _ in 0..20 {
+        assert_eq!(ask(&group).await.0, Ok(1));
+    }
+    assert_eq!([state(&group, 0), state(&group, 1)], [BreakerState::Closed; 2]);
+    assert_eq!(group.breakers()[0].failovers, 0, "it has not failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ciphertext_is_wrong_when_every_member_says_so_once() {
+    let rejects = Step::Fail(2, HsmErrorKind::CiphertextRejected);
+    let members = [0, 1, 2].map(|number| Scripted::new(number, &[], rejects));
+    let group = group(&members);
+    assert_eq!(ask(&group).await, (Err(HsmErrorKind::CiphertextRejected), ms(6)));
+    assert_eq!(members.each_ref().map(|member| member.calls()), [1, 1, 1]);
+    // One that does not have the key cannot have made the ciphertext.
+    members[1].then_always(Step::Fail(2, HsmErrorKind::KeyNotFound));
+    assert_eq!(ask(&group).await.0, Err(HsmErrorKind::CiphertextRejected));
+}
+
+/// The member that says nothing may hold the key, and KMS would not ask again.
+#[tokio::test(start_paused = true)]
+async fn a_ciphertext_is_not_called_wrong_while_a_member_says_nothing() {
+    for (silent, told) in [
+        (Step::Hang, HsmErrorKind::TimedOut),
+        (Step::Silent, HsmErrorKind::TimedOut),
+        (Step::Fail(1, HsmErrorKind::DeviceGone), HsmErrorKind::DeviceGone),
+        (Step::Fail(1, HsmErrorKind::SessionLost), HsmErrorKind::SessionLost),
+        (Step::Fail(1, HsmErrorKind::Busy), HsmErrorKind::Busy),
+    ] {
+        let rejects = Step::Fail(2, HsmErrorKind::CiphertextRejected);
+        let members = [Scripted::new(0, &[], rejects), Scripted::new(1, &[], silent)];
+        let group = group(&members);
+        for _ in 0..4 {
+            assert_eq!(ask(&group).await.0, Err(told), "{silent:?}");
+        }
+    }
+}
+
+/// Nor when it is out of use: the answer must not change with the fifth failure. It is not asked, so nobody waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_ciphertext_is_not_called_wrong_while_a_member_is_out_of_use() {
+    let members = [Scripted::new(0, &[], Step::Hang), Scripted::new(1, &[], Step::Answer(3))];
+    let group = group(&members);
+    for _ in 0..10 {
+        ask(&group).await.0.unwrap();
+    }
+    assert_eq!((state(&group, 0), members[0].calls()), (BreakerState::Open, 5));
+    members[1].then_always(Step::Fail(2, HsmErrorKind::CiphertextRejected));
+    assert_eq!(ask(&group).await, (Err(HsmErrorKind::DeviceGone), ms(2)));
+    assert_eq!(members[0].calls(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_hold_different_keys_are_warned_of_once_a_minute() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _listening = tracing::subscriber::set_default(subscriber);
+    let rejects = Step::Fail(2, HsmErrorKind::CiphertextRejected);
+    let group = group(&[Scripted::new(0, &[], rejects), Scripted::new(1, &[], Step::Answer(3))]);
+    for (pause, warnings) in [(0, 1), (30_000, 1), (30_000, 2)] {
+        sleep(ms(pause)).await;
+        for _ in 0..4 {
+            ask(&group).await.0.unwrap();
+        }
+        let told = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(told.matches("hold different keys").count(), warnings, "{told}");
+        assert!(told.contains("opened_by=\"hsm-1\" rejected_by=\"hsm-0\""), "{told}");
+        assert!(told.contains(&format!("key={}", KeyName::label("k"))), "{told}");
+    }
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,6 +387,31 @@ async fn open_breakers_never_refuse_a_request_that_has_nowhere_else_to_go() {
     members.iter().for_each(|member| member.then_always(Step::Answer(100)));
     assert_eq!(ask(&group).await.0, Ok(0), "without waiting for the pause");
     assert_eq!(state(&group, 0), BreakerState::Closed);
+}
+
+/// The one that hangs is the first of equals, and used to take the whole deadline.
+#[tokio::test(start_paused = true)]
+async fn with_every_breaker_open_one_that_hangs_leaves_time_to_the_other() {
+    let members = [0, 1].map(|number| Scripted::new(number, &[], Step::Fail(0, HsmErrorKind::DeviceGone)));
+    let group = group_with(&members, hedging(5));
+    for _ in 0..20 {
+        ask(&group).await.0.unwrap_err();
+    }
+    assert_eq!([state(&group, 0), state(&group, 1)], [BreakerState::Open; 2]);
+    members[0].then_always(Step::Hang);
+    members[1].then_always(Step::Answer(3));
+    assert_eq!(ask(&group).await, (Ok(1), ms(78)));
+}
+
+/// Any caller can send an IV that no HSM takes, or a label that is there twice: it used to open every breaker.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_refused_everywhere_is_no_sign_of_illness() {
+    let members = [0, 1].map(|number| Scripted::new(number, &[], Step::Fail(1, HsmErrorKind::Refused)));
+    let group = group(&members);
+    for _ in 0..20 {
+        assert_eq!(ask(&group).await, (Err(HsmErrorKind::Refused), ms(2)));
+    }
+    assert_eq!([state(&group, 0), state(&group, 1)], [BreakerState::Closed; 2]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -393,7 +508,7 @@ async fn monitored(member: &Arc<Scripted>, step: Step) -> Member {
     let hsm: Arc<dyn Hsm> = Arc::<Scripted>::clone(member);
     let name = format!("hsm-{}", member.number);
     let monitor = Arc::new(Monitored::new(name.clone(), hsm, MonitorSettings::default()));
-    monitor.health(Instant::now() + DEADLINE).await;
+    monitor.health(Instant::now() + 4 * DEADLINE).await;
     member.then_always(Step::Answer(1));
     Member::monitored(name, monitor)
 }
@@ -402,7 +517,7 @@ async fn monitored(member: &Arc<Scripted>, step: Step) -> Member {
 async fn the_background_checks_decide_how_much_a_member_is_used() {
     let members = [0, 1, 2].map(|number| Scripted::new(number, &[], Step::Answer(1)));
     let healthy = monitored(&members[0], Step::Answer(1)).await;
-    let slow = monitored(&members[1], Step::Answer(100)).await;
+    let slow = monitored(&members[1], Step::Answer(200)).await;
     let gone = monitored(&members[2], Step::Fail(0, HsmErrorKind::DeviceGone)).await;
     let group = HsmGroup::new(vec![healthy, slow, gone], GroupSettings::default()).unwrap();
     for _ in 0..90 {
@@ -453,7 +568,13 @@ async fn a_member_with_an_open_breaker_is_degraded_at_best() {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let kinds = FAILURES.into_iter().chain(FINAL).chain([HsmErrorKind::Busy, HsmErrorKind::KeyNotFound]);
+    let asked_on = [
+        HsmErrorKind::Busy,
+        HsmErrorKind::KeyNotFound,
+        HsmErrorKind::Refused,
+        HsmErrorKind::CiphertextRejected,
+    ];
+    let kinds = FAILURES.into_iter().chain(FINAL).chain(asked_on);
     prop_oneof![
         (0..200_u64).prop_map(Step::Answer),
         (0..200_u64, proptest::sample::select(kinds.collect::<Vec<_>>()))

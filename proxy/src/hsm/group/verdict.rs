@@ -9,6 +9,8 @@ use crate::hsm::HsmErrorKind;
 pub(super) enum Verdict {
     /// About the key or the request: every member would say the same, so nobody else is asked.
     Final,
+    /// The member works and has answered, but is believed only when every other one says the same.
+    Doubted,
     /// Another member may know better, and this one did nothing wrong.
     AskAnother,
     /// Another member may know better, and this one has failed: its breaker counts it.
@@ -25,11 +27,15 @@ pub(super) fn verdict(kind: HsmErrorKind) -> Verdict {
     match kind {
         HsmErrorKind::UsageRefused
         | HsmErrorKind::KeyDisabled
-        | HsmErrorKind::CiphertextRejected
         | HsmErrorKind::TooLong => Verdict::Final,
+        // KMS takes it as final, and a member that holds another key under the same name says it of every good ciphertext.
+        // A tampered ciphertext therefore costs one call of each member; that is no blame for any of them.
+        HsmErrorKind::CiphertextRejected => Verdict::Doubted,
         // A new key may have reached one member and not yet the other: believed only when every usable member says so.
         // Members that are out of use are not asked: a key that does not exist must not keep asking one that hangs.
         HsmErrorKind::KeyNotFound
+        // One key or one request does not suit this HSM. Another one may differ in model or firmware, or have the key once.
+        | HsmErrorKind::Refused
         // A full queue is load, not illness; another member may have room.
         | HsmErrorKind::Busy => Verdict::AskAnother,
         HsmErrorKind::TimedOut
@@ -44,14 +50,21 @@ pub(in crate::hsm) fn is_members_fault(kind: HsmErrorKind) -> bool {
     verdict(kind) == Verdict::Failure
 }
 
+/// Whether the error is an answer that the HSM itself has given: it works, and says no.
+pub(in crate::hsm) fn is_the_hsms_word(kind: HsmErrorKind) -> bool {
+    matches!(verdict(kind), Verdict::Final | Verdict::Doubted)
+}
+
 /// Which of several members' errors the caller hears of: the highest. When any says that asking later helps, it does;
-/// and a key is said to be missing only when nobody had anything else to say.
+/// a ciphertext is said to be wrong only when no member that may hold another key failed to say so; and a key is said to be
+/// missing only when nobody had anything else to say.
 pub(super) fn weight(kind: HsmErrorKind) -> u8 {
     match kind {
-        HsmErrorKind::Busy => 3,
-        HsmErrorKind::TimedOut => 2,
+        HsmErrorKind::Busy => 4,
+        HsmErrorKind::TimedOut => 3,
+        HsmErrorKind::CiphertextRejected => 1,
         HsmErrorKind::KeyNotFound => 0,
-        _ => 1,
+        _ => 2,
     }
 }
 
@@ -66,8 +79,9 @@ mod tests {
             (HsmErrorKind::KeyNotFound, Verdict::AskAnother),
             (HsmErrorKind::UsageRefused, Verdict::Final),
             (HsmErrorKind::KeyDisabled, Verdict::Final),
-            (HsmErrorKind::CiphertextRejected, Verdict::Final),
+            (HsmErrorKind::CiphertextRejected, Verdict::Doubted),
             (HsmErrorKind::TooLong, Verdict::Final),
+            (HsmErrorKind::Refused, Verdict::AskAnother),
             (HsmErrorKind::Busy, Verdict::AskAnother),
             (HsmErrorKind::TimedOut, Verdict::Failure),
             (HsmErrorKind::SessionLost, Verdict::Failure),

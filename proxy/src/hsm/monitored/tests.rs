@@ -149,11 +149,12 @@ async fn a_check_that_fails_or_hangs_is_unavailable_and_made_every_second_until_
         *hsm.check.lock().unwrap() = fault;
         let _watch = watch(&monitored);
         sleep(ms(10_000)).await;
-        assert!((9..=11).contains(&hsm.checks()), "{}", hsm.checks());
+        // A second after the end of each, and one that hangs ends after four deadlines.
+        assert!((6..=11).contains(&hsm.checks()), "{}", hsm.checks());
         assert_eq!(told(&monitored).await, HealthStatus::Unavailable);
         assert_eq!(monitored.latest().unwrap().devices[0].id, "serial", "its name is remembered");
         *hsm.check.lock().unwrap() = (Some(1), HealthStatus::Active);
-        sleep(ms(1_200)).await;
+        sleep(ms(1_700)).await;
         assert_eq!(told(&monitored).await, HealthStatus::Active);
     }
 }
@@ -166,12 +167,61 @@ async fn an_hsm_never_reached_goes_by_its_configured_name() {
     assert_eq!((devices[0].id.as_str(), devices[0].status), ("one", HealthStatus::Unavailable));
 }
 
+/// A check makes several times the calls of a request: judged by a share of one request's deadline, an HSM that met every
+/// deadline was degraded or unavailable for ever.
 #[tokio::test(start_paused = true)]
-async fn a_check_that_takes_more_than_half_of_the_deadline_is_degraded() {
-    for (after, status) in [(75, HealthStatus::Active), (76, HealthStatus::Degraded)] {
+async fn a_check_is_slow_after_one_deadline_and_has_failed_after_four() {
+    for (after, status) in [
+        (Some(150), HealthStatus::Active),
+        (Some(151), HealthStatus::Degraded),
+        (Some(599), HealthStatus::Degraded),
+        (None, HealthStatus::Unavailable),
+    ] {
         let hsm = Scripted::new();
-        hsm.check.lock().unwrap().0 = Some(after);
-        assert_eq!(told(&watched(&hsm)).await, status, "{after}");
+        hsm.check.lock().unwrap().0 = after;
+        let monitored = watched(&hsm);
+        let _watch = watch(&monitored);
+        sleep(ms(700)).await;
+        assert_eq!(monitored.status(), Some(status), "{after:?}");
+    }
+}
+
+#[test]
+fn a_check_is_given_four_deadlines_but_no_more_than_two_seconds_or_one_deadline() {
+    let patience =
+        |deadline| MonitorSettings { deadline: ms(deadline), ..MonitorSettings::default() }.patience();
+    assert_eq!([150, 600, 4_000].map(patience), [ms(600), ms(2_000), ms(4_000)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn customers_who_are_served_in_time_outweigh_a_slow_check() {
+    let hsm = Scripted::new();
+    let monitored = watched(&hsm);
+    hsm.check.lock().unwrap().0 = Some(300);
+    for (calls, status) in [(19, HealthStatus::Degraded), (20, HealthStatus::Active)] {
+        for _ in 0..calls {
+            describe(&monitored).await;
+        }
+        assert_eq!(monitored.check(Instant::now() + ms(600)).await.status, status, "{calls}");
+    }
+}
+
+/// A full queue and a key that is not there are said without the HSM, or by one that has lost its keys.
+#[tokio::test(start_paused = true)]
+async fn refusals_that_show_no_working_hsm_do_not_save_it_from_a_failed_check() {
+    for (kind, status) in [
+        (HsmErrorKind::Busy, HealthStatus::Unavailable),
+        (HsmErrorKind::KeyNotFound, HealthStatus::Unavailable),
+        (HsmErrorKind::Refused, HealthStatus::Unavailable),
+        (HsmErrorKind::CiphertextRejected, HealthStatus::Degraded),
+        (HsmErrorKind::UsageRefused, HealthStatus::Degraded),
+    ] {
+        let hsm = Scripted::new();
+        let monitored = watched(&hsm);
+        hsm.check.lock().unwrap().0 = None;
+        *hsm.call.lock().unwrap() = (Some(1), Some(kind));
+        let (told, ()) = tokio::join!(told(&monitored), describe(&monitored));
+        assert_eq!(told, status, "{kind:?}");
     }
 }
 

@@ -49,7 +49,7 @@ pub fn judge(rv: RvError) -> Verdict {
 
         // The plaintext.
         RvError::DataLenRange => (0x21, Kind::TooLong, Keep),
-        RvError::DataInvalid => (0x20, Kind::Failed, Keep),
+        RvError::DataInvalid => (0x20, Kind::Refused, Keep),
 
         // No room for now. CKR_TOKEN_RESOURCE_EXCEEDED is new in v3.0.
         RvError::SessionCount => (0xb1, Kind::Busy, Keep),
@@ -103,8 +103,11 @@ pub fn judge(rv: RvError) -> Verdict {
         RvError::UserAnotherAlreadyLoggedIn => (0x104, Kind::Failed, Keep),
         RvError::UserTooManyTypes => (0x105, Kind::Failed, Keep),
 
+        // What a caller can bring about by what he sends, such as an IV of 16 bytes: no fault of the device.
+        RvError::ArgumentsBad => (0x07, Kind::Refused, Keep),
+        RvError::MechanismParamInvalid => (0x71, Kind::Refused, Keep),
+
         // The call does not suit the device or the library. The next one may, on the same session.
-        RvError::ArgumentsBad => (0x07, Kind::Failed, Keep),
         RvError::NoEvent => (0x08, Kind::Failed, Keep),
         RvError::NeedToCreateThreads => (0x09, Kind::Failed, Keep),
         RvError::CantLock => (0x0a, Kind::Failed, Keep),
@@ -122,7 +125,6 @@ pub fn judge(rv: RvError) -> Verdict {
         RvError::KeyNotWrappable => (0x69, Kind::Failed, Keep),
         RvError::KeyUnextractable => (0x6a, Kind::Failed, Keep),
         RvError::MechanismInvalid => (0x70, Kind::Failed, Keep),
-        RvError::MechanismParamInvalid => (0x71, Kind::Failed, Keep),
         RvError::SessionParallelNotSupported => (0xb4, Kind::Failed, Keep),
         RvError::SessionReadOnly => (0xb5, Kind::Failed, Keep),
         RvError::SessionExists => (0xb6, Kind::Failed, Keep),
@@ -187,6 +189,7 @@ mod tests {
             (Kind::UsageRefused, Keep, &[0x62, 0x63, 0x68]),
             (Kind::CiphertextRejected, Keep, &[0x40, 0x41, 0x42]),
             (Kind::TooLong, Keep, &[0x21]),
+            (Kind::Refused, Keep, &[0x07, 0x20, 0x71]),
             (Kind::Busy, Keep, &[0x02, 0x31, 0xb1, 0x201]),
             (Kind::SessionLost, ReplaceSession, &[0x60, 0x65, 0x82, 0x90, 0x91, 0xb0, 0xb3, 0x101]),
             (Kind::SessionLost, ReplaceAll, &[0x190]),
@@ -196,11 +199,10 @@ mod tests {
         // Named codes that fail the call and leave the session as it was; all numbers without a name replace
         // it.
         let harmless: &[u64] = &[
-            0x07, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x1b, 0x20, 0x51, 0x54, 0x64, 0x66, 0x67, 0x69,
-            0x6a, 0x70, 0x71, 0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xc0, 0xc1, 0xd0,
-            0xd1, 0xe2, 0xf0, 0xf1, 0xf2, 0x100, 0x102, 0x103, 0x104, 0x105, 0x110, 0x112, 0x113, 0x114,
-            0x115, 0x120, 0x121, 0x130, 0x140, 0x160, 0x170, 0x180, 0x191, 0x1b0, 0x1b1, 0x1b5, 0x1b7, 0x1b8,
-            0x1b9,
+            0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x1b, 0x51, 0x54, 0x64, 0x66, 0x67, 0x69, 0x6a, 0x70,
+            0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xc0, 0xc1, 0xd0, 0xd1, 0xe2, 0xf0,
+            0xf1, 0xf2, 0x100, 0x102, 0x103, 0x104, 0x105, 0x110, 0x112, 0x113, 0x114, 0x115, 0x120, 0x121,
+            0x130, 0x140, 0x160, 0x170, 0x180, 0x191, 0x1b0, 0x1b1, 0x1b5, 0x1b7, 0x1b8, 0x1b9,
         ];
         for ck_rv in (1..=0x400).chain([0x8000_0000, u64::MAX]) {
             let expected = special.iter().find(|(_, _, codes)| codes.contains(&ck_rv));

@@ -486,7 +486,7 @@ impl TokenSession {
                 }
                 several => {
                     return Err(HsmError::new(
-                        HsmErrorKind::Failed,
+                        HsmErrorKind::Refused,
                         format!(
                             "{} keys with {name}: rename all but one, or name the key by its CKA_ID",
                             several.len()

@@ -330,6 +330,26 @@ impl Survey {
         self.ask(move |desk| desk.trial(&name))
     }
 
+    /// Encrypts a test text with a key, for another HSM to open. Needs a login.
+    ///
+    /// # Errors
+    /// When the key cannot encrypt, or a call fails or hangs.
+    pub fn seal(&self, name: &KeyName) -> Result<Sealed, SurveyError> {
+        let name = name.clone();
+        self.ask(move |desk| {
+            Ok(desk.session()?.encrypt(&name, &frame(b"same key")?, &Plaintext::new(PROBE.to_vec()))?)
+        })
+    }
+
+    /// Whether this HSM's key of that name opens what [`seal`](Self::seal) has made elsewhere. Needs a login.
+    ///
+    /// # Errors
+    /// When the key cannot decrypt, or a call fails or hangs.
+    pub fn opens(&self, name: &KeyName, sealed: &Sealed) -> Result<bool, SurveyError> {
+        let (name, sealed) = (name.clone(), sealed.clone());
+        self.ask(move |desk| Ok(!refused(desk.session()?.decrypt(&name, &frame(b"same key")?, &sealed))?))
+    }
+
     /// Times `count` calls, or as many as fit into a quarter of the patience: encryptions and decryptions with a key,
     /// without one the random generator. Needs a login.
     ///
