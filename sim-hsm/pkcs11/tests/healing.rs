@@ -22,7 +22,8 @@ use cryptoki::context::Pkcs11;
 use stand::{Ask, PATIENCE, Stand, alone, opens_with_known_key, settings};
 use std::sync::Arc;
 use std::time::Duration;
-use xks_proxy::hsm::pkcs11::{Module, Pkcs11Hsm, Pkcs11Inline};
+use xks_proxy::hsm::HsmErrorKind;
+use xks_proxy::hsm::pkcs11::{Module, Pkcs11Hsm, Pkcs11Inline, Pkcs11Settings, TokenChoice};
 use xks_proxy::key::KeyName;
 
 /// A deadline that no machine is too busy for.
@@ -209,12 +210,32 @@ async fn a_login_that_fails_with_a_vendors_code_is_tried_once_a_second_by_all_se
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_removal_of_a_token_leaves_the_sessions_of_its_neighbours_alone() {
+    let _alone = alone().await;
+    let shim = shim::Shim::get();
+    let module = Module::load(&shim.module).unwrap();
+    let neighbour = Pkcs11Inline::open_on(Arc::clone(&module), settings(1)).unwrap();
+    let token = TokenChoice::Label(softhsm::SPARE.into());
+    let removed = Pkcs11Inline::open_on(module, Pkcs11Settings { token, ..settings(1) }).unwrap();
+    let openings = || {
+        let _ = Pkcs11::new(&shim.module).unwrap().get_library_info();
+        shim.stats()["calls"]["C_OpenSession"].as_u64().unwrap()
+    };
+    let foo = KeyName::label("foo");
+    assert!(neighbour.describe(&foo).is_ok());
+    let before = openings();
+    shim.fault("\"C_FindObjectsInit\"", "action = \"return\"\nrv = \"CKR_DEVICE_REMOVED\"\ncount = 1");
+    assert_eq!(removed.describe(&foo).unwrap_err().kind, HsmErrorKind::DeviceGone);
+    assert!(neighbour.describe(&foo).is_ok());
+    assert_eq!(openings() - before, 0, "its session is as good as before");
+    assert_eq!(removed.describe(&foo).unwrap_err().kind, HsmErrorKind::KeyNotFound);
+    assert_eq!(openings() - before, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn idle_sessions_are_tried_and_dead_ones_replaced_before_a_request_needs_them() {
     let _alone = alone().await;
-    let idle = xks_proxy::hsm::pkcs11::Pkcs11Settings {
-        session_idle_max: Duration::from_millis(100),
-        ..settings(2)
-    };
+    let idle = Pkcs11Settings { session_idle_max: Duration::from_millis(100), ..settings(2) };
     let stand = Stand::healthy_with(idle, AMPLE).await;
     let calls = |stats: &serde_json::Value, function: &str| stats["calls"][function].as_u64().unwrap_or(0);
     let begun = stand.stats();

@@ -93,13 +93,20 @@ enum Phase {
     Idle,
     /// Inside the HSM, and taken for hung from this instant on.
     Inside { overdue_at: Instant },
+    /// The same without a session, to open one.
+    Opening { overdue_at: Instant },
     /// Could not open a session, and pauses before it tries again.
     Pausing,
 }
 
 impl Phase {
+    /// There is a session, and it is not in a call that hangs. An attempt to open one says nothing yet.
+    fn has_session(self, now: Instant) -> bool {
+        matches!(self, Self::Idle | Self::Inside { .. }) && !self.is_overdue(now)
+    }
+
     fn is_overdue(self, now: Instant) -> bool {
-        matches!(self, Self::Inside { overdue_at } if overdue_at <= now)
+        matches!(self, Self::Inside { overdue_at } | Self::Opening { overdue_at } if overdue_at <= now)
     }
 }
 
@@ -246,14 +253,14 @@ impl<O: Open> Pool<O> {
         let mut stats = PoolStats {
             set_aside: state.set_aside,
             queued: state.queue.len(),
-            usable: !state.stopped && !state.is_helpless(now),
+            usable: !state.stopped && state.workers.iter().any(|worker| worker.phase.has_session(now)),
             counts: state.counts,
             ..PoolStats::default()
         };
         for worker in &state.workers {
             *match worker.phase {
                 Phase::Idle => &mut stats.idle,
-                Phase::Inside { .. } => &mut stats.in_use,
+                Phase::Inside { .. } | Phase::Opening { .. } => &mut stats.in_use,
                 Phase::Pausing => &mut stats.without_session,
             } += 1;
         }
@@ -404,9 +411,11 @@ impl<O: Open> Shared<O> {
         state.last_id += 1;
         let id = state.last_id;
         let shared = Arc::clone(self);
-        let keeper = Keeper::new(Arc::clone(&self.opener), device);
         let overdue_at = Instant::now() + OPENING_MAX;
-        let worker = Worker { id, phase: Phase::Inside { overdue_at }, wake: Arc::new(Condvar::new()) };
+        let phase =
+            if device.is_some() { Phase::Inside { overdue_at } } else { Phase::Opening { overdue_at } };
+        let keeper = Keeper::new(Arc::clone(&self.opener), device);
+        let worker = Worker { id, phase, wake: Arc::new(Condvar::new()) };
         let wake = Arc::clone(&worker.wake);
         #[expect(clippy::disallowed_methods, reason = "PKCS#11 calls block, each session on its own thread")]
         std::thread::Builder::new()
@@ -426,7 +435,7 @@ impl<O: Open> Shared<O> {
                 let overdue_at = Instant::now() + OPENING_MAX;
                 let mut state = self.lock();
                 state.wake_all();
-                if !state.set_phase(id, Phase::Inside { overdue_at }) {
+                if !state.set_phase(id, Phase::Opening { overdue_at }) {
                     break;
                 }
                 drop(state);

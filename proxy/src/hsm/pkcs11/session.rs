@@ -469,7 +469,8 @@ impl TokenSession {
     /// A secret key with this name; failing that a private key, only so that its facts can say what it is.
     fn find(&mut self, name: &KeyName) -> Result<Key, HsmError> {
         let opener = Arc::clone(&self.opener);
-        let _turn = opener.module.turns.take();
+        // Searches race with logins, not with each other.
+        let _turn = opener.module.turns.share();
         let named = match name {
             KeyName::Label(label) => Attribute::Label(label.as_bytes().to_vec()),
             KeyName::Id(id) => Attribute::Id(id.clone()),
