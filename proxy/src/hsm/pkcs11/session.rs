@@ -81,7 +81,11 @@ impl Opener {
 
     /// A new session, logged in. Blocks for as long as the library does.
     pub(super) fn session(self: &Arc<Self>) -> Result<TokenSession, OpenError> {
-        self.logins.may_begin()?;
+        // A login that is under way is no reason to give up: it is waited for, as a turn is.
+        match self.logins.may_begin() {
+            Ok(()) | Err(OpenError::LoginUnderWay) => {}
+            Err(error) => return Err(error),
+        }
         let _turn = self.module.turns.take();
         self.logins.may_begin()?;
         let mut outcome = self.try_session();
