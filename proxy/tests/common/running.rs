@@ -66,7 +66,19 @@ impl Running {
         let mut this = Self { child, lines, address: nowhere, ops: nowhere, directory };
         this.ops = this.wait_for("ops: ")["address"].as_str().unwrap().parse().unwrap();
         this.address = this.wait_for("listening")["address"].as_str().unwrap().parse().unwrap();
+        // As a load balancer does: nothing is sent before the proxy says that it is ready.
+        while !this.is_ready() {
+            std::thread::yield_now();
+        }
         this
+    }
+
+    fn is_ready(&self) -> bool {
+        let mut stream = std::net::TcpStream::connect(self.ops).unwrap();
+        std::io::Write::write_all(&mut stream, b"GET /readyz HTTP/1.1\r\nhost: ops\r\n\r\n").unwrap();
+        let mut text = String::new();
+        let _ = std::io::Read::read_to_string(&mut stream, &mut text);
+        text.starts_with("HTTP/1.1 200 ")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
