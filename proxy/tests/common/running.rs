@@ -74,10 +74,10 @@ impl Running {
     }
 
     fn is_ready(&self) -> bool {
-        let mut stream = std::net::TcpStream::connect(self.ops).unwrap();
-        std::io::Write::write_all(&mut stream, b"GET /readyz HTTP/1.1\r\nhost: ops\r\n\r\n").unwrap();
+        let mut stream = TcpStream::connect(self.ops).unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: ops\r\n\r\n").unwrap();
         let mut text = String::new();
-        let _ = std::io::Read::read_to_string(&mut stream, &mut text);
+        let _ = stream.read_to_string(&mut text);
         text.starts_with("HTTP/1.1 200 ")
     }
 
