@@ -14,11 +14,11 @@ mod running;
 mod softhsm;
 mod support;
 
-use running::Running;
+use running::{Running, TOKENS};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use support::{CREDENTIAL, encrypt, metadata};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -196,7 +196,9 @@ async fn a_peer_that_reads_nothing_is_cut_off() {
 /// With the only HSM out, every proxy took itself out of service: the load balancer had none left, and KMS got failed
 /// connections instead of quick errors.
 #[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "nobody else on this test's runtime wants it")]
 async fn an_hsm_that_goes_out_does_not_take_the_proxy_out_of_service() {
+    let _alone = TOKENS.lock().unwrap_or_else(PoisonError::into_inner);
     let hsm = Arc::new(Pkcs11Hsm::open(softhsm::SoftHsm::get().settings()).unwrap());
     let source = || {
         let inner = Arc::<Pkcs11Hsm>::clone(&hsm);

@@ -11,8 +11,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 use xks_proxy::env::{Env, SystemEnv};
+
+/// Held while the tokens are copied, and by a test that logs in to them in this process. A login rewrites a token's file,
+/// and a copy made meanwhile once had no token `xks`: the daemon said so, rightly, and the test failed.
+pub(crate) static TOKENS: Mutex<()> = Mutex::new(());
 
 /// Ends with the daemon, which is killed when a test fails.
 pub(crate) struct Running {
@@ -44,7 +49,9 @@ impl Running {
     pub(crate) fn start(tables: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
+        let untouched = TOKENS.lock().unwrap_or_else(PoisonError::into_inner);
         copy(&SoftHsm::get().directory.join("tokens"), &path("tokens"));
+        drop(untouched);
         let write = |name: &str, text: &str| {
             fs::write(path(name), text).unwrap();
             fs::set_permissions(path(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -66,7 +73,7 @@ impl Running {
         let mut this = Self { child, lines, address: nowhere, ops: nowhere, directory };
         this.ops = this.wait_for("ops: ")["address"].as_str().unwrap().parse().unwrap();
         this.address = this.wait_for("listening")["address"].as_str().unwrap().parse().unwrap();
-        // As a load balancer does: nothing is sent before the proxy says that it is ready.
+        // As a load balancer does: nothing is sent before the proxy says that it is ready, after its first check of the HSM.
         while !this.is_ready() {
             std::thread::yield_now();
         }
