@@ -13,6 +13,8 @@
 #[path = "common/softhsm.rs"]
 mod softhsm;
 mod support;
+#[path = "common/tokens.rs"]
+mod tokens;
 
 use http::Request;
 use http_body_util::Full;
@@ -28,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use support::{CREDENTIAL, OTHER_CREDENTIAL, encrypt, metadata, uri};
 use tempfile::TempDir;
+use tokens::copy_tokens;
 use xks_proxy::env::{Env, SystemEnv};
 
 /// A directory with a configuration that works, the files it names, and a copy of the tokens: SoftHSM2's files do not
@@ -39,7 +42,7 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         let this = Self { directory: tempfile::tempdir().unwrap() };
-        copy(&SoftHsm::get().directory.join("tokens"), &this.path("tokens"));
+        copy_tokens(&this.path("tokens"));
         this.write("softhsm2.conf", &format!("directories.tokendir = {}\n", this.path("tokens").display()));
         this.write("pin", &format!("{PIN}\n"));
         this.write("secret", &format!("{}\n", CREDENTIAL.1));
@@ -114,18 +117,6 @@ credential = [
             assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
             assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), b"".as_slice()));
         }
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    if from.is_dir() {
-        fs::create_dir(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            copy(&entry.path(), &to.join(entry.file_name()));
-        }
-    } else {
-        fs::copy(from, to).unwrap();
     }
 }
 

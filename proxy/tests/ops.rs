@@ -14,7 +14,8 @@ mod running;
 mod softhsm;
 mod support;
 
-use running::{Running, TOKENS};
+use running::Running;
+use running::tokens::TOKENS;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;

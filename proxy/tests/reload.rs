@@ -15,6 +15,8 @@ mod authority;
 #[path = "common/softhsm.rs"]
 mod softhsm;
 mod support;
+#[path = "common/tokens.rs"]
+mod tokens;
 
 use authority::{Authority, Identity, client};
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
@@ -26,7 +28,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -34,6 +36,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use support::{CREDENTIAL, OTHER_CREDENTIAL, encrypt, metadata, signed_at, uri};
 use tempfile::TempDir;
+use tokens::copy_tokens;
 use xks_proxy::env::{Env, SystemEnv};
 use xks_proxy::tls::CertificateFacts;
 
@@ -50,7 +53,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let this = Self { directory: tempfile::tempdir().unwrap() };
-        copy(&SoftHsm::get().directory.join("tokens"), &this.path("tokens"));
+        copy_tokens(&this.path("tokens"));
         this.write("softhsm2.conf", &format!("directories.tokendir = {}\n", this.path("tokens").display()));
         this.write("pin", PIN);
         this.write("a", CREDENTIAL.1);
@@ -109,18 +112,6 @@ hsm = "softhsm"
             text += &format!("[[key_store.credential]]\naccess_key_id = \"{id}\"\n{place}\n");
         }
         self.write("xks.toml", &text);
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    if from.is_dir() {
-        fs::create_dir(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            copy(&entry.path(), &to.join(entry.file_name()));
-        }
-    } else {
-        fs::copy(from, to).unwrap();
     }
 }
 

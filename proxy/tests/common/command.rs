@@ -1,6 +1,9 @@
 //! The commands of the real binary over a real SoftHSM2: a directory with a configuration that works, the files it
 //! names, and a copy of the tokens.
 
+#[path = "tokens.rs"]
+pub(crate) mod tokens;
+
 use crate::softhsm::{PIN, SoftHsm, TOKEN, aes_key};
 use cryptoki::object::Attribute;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -12,6 +15,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
+use tokens::copy_tokens;
 
 pub(crate) const SECRET: &str = "PleaseReplaceThisWithSomeSecretOfLength43To64";
 pub(crate) const ACCESS_KEY_ID: &str = "BETWEEN2TENAND3TENCHARACTERS";
@@ -26,7 +30,7 @@ impl Setup {
         static KEYS: OnceLock<()> = OnceLock::new();
         KEYS.get_or_init(more_keys);
         let this = Self { directory: tempfile::tempdir().unwrap() };
-        copy(&SoftHsm::get().directory.join("tokens"), &this.path("tokens"));
+        copy_tokens(&this.path("tokens"));
         this.write("softhsm2.conf", &format!("directories.tokendir = {}\n", this.path("tokens").display()));
         this.write("pin", &format!("{PIN}\n"));
         this.write("secret", &format!("{SECRET}\n"));
@@ -226,16 +230,4 @@ fn more_keys() {
                 .unwrap();
         }
     });
-}
-
-fn copy(from: &Path, to: &Path) {
-    if from.is_dir() {
-        fs::create_dir(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            copy(&entry.path(), &to.join(entry.file_name()));
-        }
-    } else {
-        fs::copy(from, to).unwrap();
-    }
 }

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
+#[path = "tokens.rs"]
+pub(crate) mod tokens;
+
 use super::softhsm::{PIN, SoftHsm, TOKEN};
 use super::support::{self, CREDENTIAL, uri};
 use serde_json::Value;
@@ -9,15 +12,11 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
+use tokens::copy_tokens;
 use xks_proxy::env::{Env, SystemEnv};
-
-/// Held while the tokens are copied, and by a test that logs in to them in this process. A login rewrites a token's file,
-/// and a copy made meanwhile once had no token `xks`: the daemon said so, rightly, and the test failed.
-pub(crate) static TOKENS: Mutex<()> = Mutex::new(());
 
 /// Ends with the daemon, which is killed when a test fails.
 pub(crate) struct Running {
@@ -49,9 +48,7 @@ impl Running {
     pub(crate) fn start(tables: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        let untouched = TOKENS.lock().unwrap_or_else(PoisonError::into_inner);
-        copy(&SoftHsm::get().directory.join("tokens"), &path("tokens"));
-        drop(untouched);
+        copy_tokens(&path("tokens"));
         let write = |name: &str, text: &str| {
             fs::write(path(name), text).unwrap();
             fs::set_permissions(path(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -185,16 +182,4 @@ fn exchange(address: SocketAddr, request: &str) -> Reply {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Reply { status, head: head.to_lowercase(), body: body.to_owned() }
-}
-
-fn copy(from: &Path, to: &Path) {
-    if from.is_dir() {
-        fs::create_dir(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            copy(&entry.path(), &to.join(entry.file_name()));
-        }
-    } else {
-        fs::copy(from, to).unwrap();
-    }
 }
