@@ -4,12 +4,7 @@
 
 use crate::Options;
 use crate::tally::Usage;
-use crate::world::{HEALTH_KEY, KEY, PIN, TOKEN, World};
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, KeyType, ObjectClass};
-use cryptoki::session::UserType;
-use cryptoki::types::AuthPin;
+use crate::world::World;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -38,56 +33,17 @@ fn is_own_word(line: &str) -> bool {
     !line.contains(r#""request_id""#)
 }
 
-/// This process makes the token, so that it need not be found by another: SoftHSM2 looks for its configuration in the
-/// environment of its process.
-pub(crate) fn make_token(options: &Options) -> Result<(), String> {
-    let made = || -> Result<(), cryptoki::error::Error> {
-        let pkcs11 = Pkcs11::new(&options.module)?;
-        pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
-        let pin = AuthPin::from(PIN.to_owned());
-        for slot in pkcs11.get_slots_with_token()? {
-            pkcs11.init_token(slot, &pin, TOKEN)?;
-        }
-        for slot in pkcs11.get_slots_with_initialized_token()? {
-            let session = pkcs11.open_rw_session(slot)?;
-            session.login(UserType::So, Some(&pin))?;
-            session.init_pin(&pin)?;
-            session.logout()?;
-            session.login(UserType::User, Some(&pin))?;
-            for label in [KEY, HEALTH_KEY] {
-                session.generate_key(
-                    &Mechanism::AesKeyGen,
-                    &[
-                        Attribute::Class(ObjectClass::SECRET_KEY),
-                        Attribute::KeyType(KeyType::AES),
-                        Attribute::ValueLen(32.into()),
-                        Attribute::Token(true),
-                        Attribute::Private(true),
-                        Attribute::Sensitive(true),
-                        Attribute::Extractable(false),
-                        Attribute::Encrypt(true),
-                        Attribute::Decrypt(true),
-                        Attribute::Label(label.into()),
-                    ],
-                )?;
-            }
-        }
-        Ok(())
-    };
-    made().map_err(|error| format!("cannot make a token: {error}"))
-}
-
 impl Daemon {
     pub(crate) async fn start(options: &Options, world: &World) -> Result<Self, String> {
         let softhsm = world.path("softhsm2.conf");
-        let itself = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-        let made = Command::new(itself)
-            .args(["--make-token", "--daemon", "-", "--faults", "-", "--module"])
+        // SoftHSM2 finds its directory through the environment of its process, so the token is made in one of its own.
+        let made = Command::new(&options.token_maker)
+            .arg("make-token")
             .arg(&options.module)
             .env("SOFTHSM2_CONF", &softhsm)
             .status()
             .await
-            .map_err(|error| format!("cannot start this program again: {error}"))?;
+            .map_err(|error| format!("cannot start {}: {error}", options.token_maker.display()))?;
         if !made.success() {
             return Err("the token could not be made".into());
         }

@@ -32,11 +32,12 @@ use tokio::task::JoinSet;
 use world::World;
 
 const USAGE: &str = "\
-Usage: soak --daemon FILE --faults FILE --module FILE [--minutes N] [--connections N]
+Usage: soak --daemon FILE --faults FILE --module FILE --token-maker FILE [--minutes N] [--connections N]
 
   --daemon       the program xks-proxy
   --faults       the fault-injecting PKCS#11 module (libsim_hsm_pkcs11.so)
   --module       SoftHSM2's module, which it stands in front of
+  --token-maker  the program that makes a token when called with `make-token MODULE` (xtask)
   --minutes      how long (1 to 1440, default 10)
   --connections  how many clients, each with one request at a time (1 to 512, default 32)";
 
@@ -45,6 +46,7 @@ pub(crate) struct Options {
     pub(crate) daemon: PathBuf,
     pub(crate) faults: PathBuf,
     pub(crate) module: PathBuf,
+    pub(crate) token_maker: PathBuf,
     pub(crate) duration: Duration,
     pub(crate) connections: usize,
 }
@@ -63,6 +65,7 @@ impl Options {
             daemon: value("--daemon")?.into(),
             faults: value("--faults")?.into(),
             module: value("--module")?.into(),
+            token_maker: value("--token-maker")?.into(),
             duration: Duration::from_secs(60 * number("--minutes", 10, 1_440)?),
             connections: usize::try_from(number("--connections", 32, 512)?).ok()?,
         })
@@ -75,16 +78,6 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    // SoftHSM2 finds its directory through the environment of its process, so the token is made in one of its own.
-    if arguments.first().is_some_and(|argument| argument == "--make-token") {
-        return match daemon::make_token(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("soak: {error}");
-                ExitCode::from(2)
-            }
-        };
-    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

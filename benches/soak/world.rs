@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 /// How long the proxy has to recover when a fault has ended.
 pub(crate) const RECOVERY_MAX: Duration = Duration::from_secs(2);
 
-/// The label of the token and of its keys.
-pub(crate) const TOKEN: &str = "soak";
+/// The label of the token that `xtask make-token` makes.
+pub(crate) const TOKEN: &str = "xks-try";
 /// The key that clients encrypt with.
-pub(crate) const KEY: &str = "soak-key";
+pub(crate) const KEY: &str = "foo";
 /// The key that health checks use.
-pub(crate) const HEALTH_KEY: &str = "soak-health";
-/// The token's PIN; it lives in a temporary directory and protects nothing.
+pub(crate) const HEALTH_KEY: &str = "xks-health";
+/// Its PIN; it lives in a temporary directory and protects nothing.
 pub(crate) const PIN: &str = "1234";
 /// The region that requests are signed for.
 pub(crate) const REGION: &str = "us-east-1";

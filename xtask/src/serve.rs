@@ -135,6 +135,7 @@ name = "softhsm"
 module = "{module}"
 token_label = "{label}"
 pin_file = "pin"
+health_key_label = "xks-health"
 
 [[key_store]]
 name = "try"

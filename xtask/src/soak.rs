@@ -10,6 +10,7 @@ pub(crate) fn run(options: &[&str]) -> Outcome {
     for (package, kind) in [("xks-proxy", "--bins"), ("sim-hsm-pkcs11", "--lib"), ("benches", "--bins")] {
         crate::run(cargo().args(["build", "--release", "--package", package, kind]))?;
     }
+    let itself = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let here = crate::release_directory();
     let program = |name: &str| here.join(name);
     crate::run(
@@ -20,6 +21,8 @@ pub(crate) fn run(options: &[&str]) -> Outcome {
             .arg(program("libsim_hsm_pkcs11.so"))
             .arg("--module")
             .arg(module)
+            .arg("--token-maker")
+            .arg(itself)
             .args(options),
     )
 }

@@ -28,12 +28,13 @@ pub(crate) const TOKEN_LABEL: &str = "xks-try";
 /// Its user PIN. The token lives in a temporary directory and protects nothing.
 pub(crate) const PIN: &str = "1234";
 
-/// The keys the AWS test client asks for: label, may encrypt, may decrypt.
-pub(crate) const KEYS: [(&str, bool, bool); 4] = [
+/// The keys the AWS test client asks for, and one for health checks: label, may encrypt, may decrypt.
+pub(crate) const KEYS: [(&str, bool, bool); 5] = [
     ("foo", true, true),
     ("encrypt_only_key", true, false),
     ("decrypt_only_key", false, true),
     ("impotent_key", false, false),
+    ("xks-health", true, true),
 ];
 
 /// The module, if SoftHSM2 is installed in full.
