@@ -460,14 +460,16 @@ impl TokenSession {
     /// decrypt. For a decrypt the tag says it, so there it is asked only when that is wrong.
     fn confirm(&mut self, name: &KeyName, key: &Key) -> Result<(), HsmError> {
         let names = self.call(|raw| raw.get_attributes(key.handle, &NAMES))?;
-        if names[..] == key.names[..] {
-            return Ok(());
-        }
+        if names[..] == key.names[..] { Ok(()) } else { Err(self.renumbered(name)) }
+    }
+
+    /// Handles mean something else by now, so nothing that this session remembers can be used.
+    fn renumbered(&mut self, name: &KeyName) -> HsmError {
         self.lost = true;
-        Err(HsmError::new(
+        HsmError::new(
             HsmErrorKind::SessionLost,
             format!("the handle of the key with {name} now names another object"),
-        ))
+        )
     }
 
     /// A secret key with this name; failing that a private key, only so that its facts can say what it is.
@@ -485,8 +487,14 @@ impl TokenSession {
             match found.as_slice() {
                 [] => {}
                 [handle] => {
-                    let names = self.call(|raw| raw.get_attributes(*handle, &NAMES))?.into();
-                    return Ok(Key { handle: *handle, facts: self.facts(name, *handle)?, names });
+                    let facts = self.facts(name, *handle)?;
+                    // Last, so that it vouches for the facts too: since the search the handle may have been given to
+                    // another object, whose names would later confirm the wrong key.
+                    let names = self.call(|raw| raw.get_attributes(*handle, &NAMES))?;
+                    if !names.contains(&named) {
+                        return Err(self.renumbered(name));
+                    }
+                    return Ok(Key { handle: *handle, facts, names: names.into() });
                 }
                 several => {
                     return Err(HsmError::new(
