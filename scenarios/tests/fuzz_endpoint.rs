@@ -156,7 +156,7 @@ async fn start(defect: Defect) -> String {
     };
     let mut settings = Settings::default();
     // A busy machine must not make the proxy answer 503 instead of what is tested.
-    settings.limits.deadline = Duration::from_secs(20);
+    settings.limits.deadline = Duration::from_secs(2);
     let app = Arc::new(App::new(settings, vec![store], Arc::new(SystemEnv), Arc::new(Silent)).unwrap());
     if defect == Defect::None {
         tokio::spawn(serve(Door(listener), app, None, std::future::pending()));
@@ -188,7 +188,8 @@ async fn misbehave(
     let (head, body) = request.into_parts();
     let asked = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let target = head.uri.path().to_owned();
-    let mut response = xks_proxy::http::handle(app, Request::from_parts(head, Full::new(asked.clone()))).await;
+    let mut response =
+        xks_proxy::http::handle(app, Request::from_parts(head, Full::new(asked.clone()))).await;
     let failed = !response.status().is_success();
     let answer = |status: StatusCode, body: String| {
         let mut response = Response::new(Full::new(Bytes::from(body)));
@@ -228,7 +229,9 @@ async fn misbehave(
         }
         Defect::ClosesInstead if failed => return Err(std::io::ErrorKind::ConnectionReset.into()),
         Defect::HangsInstead if status == StatusCode::UNSUPPORTED_MEDIA_TYPE => std::future::pending().await,
-        Defect::LeavesOutFields if target.ends_with("/encrypt") && asked.windows(6).any(|w| w == b"Future") => {
+        Defect::LeavesOutFields
+            if target.ends_with("/encrypt") && asked.windows(6).any(|w| w == b"Future") =>
+        {
             answer(StatusCode::OK, r#"{"ciphertext":"QWxpY2U="}"#.into())
         }
         Defect::ServesUnknownFields if text.contains("ValidationException") => {
@@ -278,7 +281,8 @@ fn there_is_nothing_to_find_in_the_real_proxy() {
         let summary = fuzz(Defect::None, options).await;
         assert!(summary.findings.is_empty(), "{}", summary.text());
         assert_eq!((summary.requests, &summary.ended_early), (3_000, &None));
-        for answer in ["200", "ValidationException", "AuthenticationFailedException", "KeyNotFoundException"] {
+        for answer in ["200", "ValidationException", "AuthenticationFailedException", "KeyNotFoundException"]
+        {
             assert!(summary.answers.get(answer).is_some_and(|times| *times > 20), "{}", summary.text());
         }
     });
@@ -343,12 +347,14 @@ async fn xks_sim(arguments: Vec<String>, directory: &Path) -> Output {
 #[expect(clippy::disallowed_methods, reason = "the server under test runs on the thread that waits")]
 async fn command(command: &mut Command, directory: &Path) -> Output {
     command.current_dir(directory).env("XKS_SECRET_ACCESS_KEY", SECRET);
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
 }
 
 fn arguments(url: &str, more: &[&str]) -> Vec<String> {
-    let fixed = ["--endpoint", url, "--uri-path-prefix", PREFIX, "--key-id", "example-key", "--access-key-id"];
+    let fixed =
+        ["--endpoint", url, "--uri-path-prefix", PREFIX, "--key-id", "example-key", "--access-key-id"];
     let budget = [ACCESS_KEY_ID, "--budget-ms", "60000", "--rate", "100000"];
     fixed.iter().chain(&budget).chain(more).map(|&word| word.to_owned()).collect()
 }
@@ -358,7 +364,8 @@ fn a_finding_is_saved_and_its_curl_line_shows_it_again() {
     really(async {
         let directory = tempfile::tempdir().unwrap();
         let url = start(Defect::HtmlErrors).await;
-        let output = xks_sim(arguments(&url, &["--target", "metadata", "--requests", "60"]), directory.path()).await;
+        let output =
+            xks_sim(arguments(&url, &["--target", "metadata", "--requests", "60"]), directory.path()).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(1), "{text}{}", String::from_utf8_lossy(&output.stderr));
         assert!(text.contains("not-a-spec-error") && text.contains("XKS-ERR-1"), "{text}");
@@ -378,7 +385,8 @@ fn a_finding_is_saved_and_its_curl_line_shows_it_again() {
         assert!(text.contains("not-a-spec-error"), "{text}");
         // Against a proxy that does it right, the same request has nothing to show.
         let right = start(Defect::None).await;
-        let again = xks_sim(arguments(&right, &["--replay", &format!("{stem}.json")]), directory.path()).await;
+        let again =
+            xks_sim(arguments(&right, &["--replay", &format!("{stem}.json")]), directory.path()).await;
         assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stdout));
     });
 }

@@ -105,6 +105,8 @@ pub enum Shape {
     Decrypt(Vec<u8>),
     /// A JSON object.
     Any,
+    /// Anything: it is no request of the API.
+    Free,
 }
 
 /// What may come back.
@@ -122,6 +124,8 @@ pub struct Expected {
     pub http_statuses: Vec<u16>,
     /// Whether the connection may be closed without an answer.
     pub may_close: bool,
+    /// Whether the proxy may wait for the rest of it, for longer than KMS would for an answer.
+    pub may_wait: bool,
 }
 
 impl Expected {
@@ -134,6 +138,7 @@ impl Expected {
             errors: errors.iter().map(|&name| name.to_owned()).collect(),
             http_statuses: Vec::new(),
             may_close: false,
+            may_wait: false,
         }
     }
 
@@ -157,6 +162,12 @@ impl Expected {
     /// HTTP may refuse it with one of these statuses.
     pub fn http(mut self, statuses: &[u16]) -> Self {
         self.http_statuses.extend_from_slice(statuses);
+        self
+    }
+
+    /// The rest may be waited for.
+    pub fn or_wait(mut self) -> Self {
+        self.may_wait = true;
         self
     }
 

@@ -173,7 +173,8 @@ impl Finding {
         match self.plain_head() {
             Some((method, target, fields)) => {
                 let mut words = vec![
-                    "curl --silent --show-error --include --max-time 5 --http1.1 --path-as-is --globoff".to_owned(),
+                    "curl --silent --show-error --include --max-time 5 --http1.1 --path-as-is --globoff"
+                        .to_owned(),
                 ];
                 if let Some(file) = ca_file {
                     words.push(format!("--cacert {}", quoted(file)));
@@ -186,7 +187,8 @@ impl Finding {
                 }
                 for (name, value) in fields {
                     // curl takes `Name;` for a field without a value.
-                    let field = if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") };
+                    let field =
+                        if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") };
                     words.push(format!("--header {}", quoted(&field)));
                 }
                 words.push(format!("--data-binary {}", quoted(&format!("@{body_file}"))));

@@ -123,7 +123,8 @@ impl Framing {
         let head = self.head(request, added);
         let length = request.body.len();
         let sized = |fields: &str| [head.as_bytes(), fields.as_bytes(), b"\r\n", &request.body].concat();
-        let chunked = |fields: &str, body: Vec<u8>| [head.as_bytes(), fields.as_bytes(), b"\r\n", &body].concat();
+        let chunked =
+            |fields: &str, body: Vec<u8>| [head.as_bytes(), fields.as_bytes(), b"\r\n", &body].concat();
         let one_chunk = |size: &str, end: &str| {
             [size.as_bytes(), b"\r\n", &request.body, b"\r\n", end.as_bytes()].concat()
         };
@@ -153,7 +154,9 @@ impl Framing {
                 chunked("Transfer-Encoding: gzip, chunked\r\n", one_chunk(&size, END))
             }
             Self::ChunkSizeNotHexadecimal => chunked(CHUNKED, one_chunk("zz", END)),
-            Self::ChunkSizeOverflow => chunked(CHUNKED, one_chunk(&format!("10000000000000000{size:0>3}"), END)),
+            Self::ChunkSizeOverflow => {
+                chunked(CHUNKED, one_chunk(&format!("10000000000000000{size:0>3}"), END))
+            }
             Self::ChunkSizeTooShort => chunked(CHUNKED, one_chunk(&format!("{:x}", length / 2), END)),
             Self::LastChunkMissing => chunked(CHUNKED, one_chunk(&size, "")),
             Self::BareLineFeeds => {

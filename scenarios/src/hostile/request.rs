@@ -31,10 +31,7 @@ impl Request {
         Self {
             method: "POST".into(),
             target,
-            headers: vec![
-                ("Host".into(), host.into()),
-                ("Content-Type".into(), "application/json".into()),
-            ],
+            headers: vec![("Host".into(), host.into()), ("Content-Type".into(), "application/json".into())],
             signed: vec!["content-type".into(), "host".into()],
             body,
         }

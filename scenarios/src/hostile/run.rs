@@ -174,8 +174,8 @@ impl Run {
         loop {
             let number = self.next.get();
             self.next.set(number + 1);
-            let due = self.began
-                + Duration::from_secs_f64(number as f64 / f64::from(self.options.rate_per_s));
+            let due =
+                self.began + Duration::from_secs_f64(number as f64 / f64::from(self.options.rate_per_s));
             let over = match self.options.amount {
                 Amount::Requests(requests) => number >= requests,
                 Amount::Time(time) => due.max(Instant::now()) >= self.began + time,
@@ -207,7 +207,7 @@ impl Run {
             let observation = line.ask(&sent, case.wants_own_connection()).await;
             times += 1;
             let late = observation.took > self.options.budget && observation.seen != Seen::Silence;
-            if !late || times == LATE_TIMES {
+            if !late || case.expected.may_wait || times == LATE_TIMES {
                 break (sent, observation);
             }
         };
@@ -351,14 +351,18 @@ async fn check_health(
         let request: &Request = &case.request;
         let seen = line.ask(&case.bytes(credential, now()), false).await.seen;
         let verdict = judge(case, &seen, b"");
-        if let (Seen::Answer(response), true, "200") = (&seen, verdict.faults.is_empty(), verdict.answer.as_str()) {
+        if let (Seen::Answer(response), true, "200") =
+            (&seen, verdict.faults.is_empty(), verdict.answer.as_str())
+        {
             return Ok(response.body.clone());
         }
         let hint = match verdict.answer.as_str() {
             "AuthenticationFailedException" => "; check access key id, secret, region and the clock",
             "InvalidUriPathException" | "HTTP 404" => "; check --uri-path-prefix",
             "KeyNotFoundException" => "; check --key-id",
-            "AccessDeniedException" => "; the rules of the key store must allow arn:aws:iam::123456789012:user/Alice",
+            "AccessDeniedException" => {
+                "; the rules of the key store must allow arn:aws:iam::123456789012:user/Alice"
+            }
             "(no connection)" => "; is it running, and does the scheme fit?",
             _ => "",
         };

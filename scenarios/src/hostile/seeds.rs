@@ -85,10 +85,9 @@ impl Seeds {
         match operation {
             Operation::GetHealthStatus => Shape::Health,
             Operation::GetKeyMetadata => Shape::Metadata,
-            Operation::Encrypt => Shape::Encrypt {
-                plaintext_bytes: self.plaintext.len(),
-                cdiv_aad: Some(self.aad.clone()),
-            },
+            Operation::Encrypt => {
+                Shape::Encrypt { plaintext_bytes: self.plaintext.len(), cdiv_aad: Some(self.aad.clone()) }
+            }
             Operation::Decrypt => Shape::Decrypt(self.plaintext.clone()),
         }
     }

@@ -79,8 +79,11 @@ impl Summary {
             text.push_str("\nno findings\n");
             return text;
         }
-        let _ =
-            writeln!(text, "\n{:<10}{:<29}{:<10}{:>6}  requirement", "severity", "finding", "target", "times");
+        let _ = writeln!(
+            text,
+            "\n{:<10}{:<29}{:<10}{:>6}  requirement",
+            "severity", "finding", "target", "times"
+        );
         for finding in &self.findings {
             let _ = writeln!(
                 text,

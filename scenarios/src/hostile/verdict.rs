@@ -46,9 +46,17 @@ pub fn judge(case: &Case, seen: &Seen, plaintext: &[u8]) -> Verdict {
         Seen::Closed(in_part) => {
             verdict.answer = "(closed)".into();
             if *in_part {
-                verdict.fault(FindingKind::NoAnswer, "XKS-ERR-1", "the connection was closed within the answer");
+                verdict.fault(
+                    FindingKind::NoAnswer,
+                    "XKS-ERR-1",
+                    "the connection was closed within the answer",
+                );
             } else if !case.expected.may_close {
-                verdict.fault(FindingKind::NoAnswer, "XKS-ERR-1", "the connection was closed without an answer");
+                verdict.fault(
+                    FindingKind::NoAnswer,
+                    "XKS-ERR-1",
+                    "the connection was closed without an answer",
+                );
             }
         }
         Seen::NotHttp(why) => {
@@ -57,8 +65,10 @@ pub fn judge(case: &Case, seen: &Seen, plaintext: &[u8]) -> Verdict {
         }
         Seen::Silence => {
             verdict.answer = "(silence)".into();
-            let detail = "neither an answer nor an end of the connection";
-            verdict.fault(FindingKind::Hang, "XKS-NET-9", detail);
+            if !case.expected.may_wait {
+                let detail = "neither an answer nor an end of the connection";
+                verdict.fault(FindingKind::Hang, "XKS-NET-9", detail);
+            }
         }
         Seen::Unreachable(why) => {
             verdict.answer = "(no connection)".into();
@@ -134,6 +144,9 @@ fn judge_success(case: &Case, response: &Response, verdict: &mut Verdict) {
         verdict.fault(kind, &case.expected.requirement, detail);
         return;
     }
+    if case.expected.shape == Shape::Free {
+        return;
+    }
     check_content_type(response, verdict);
     let body = &response.body;
     let wrong = match &case.expected.shape {
@@ -151,6 +164,7 @@ fn judge_success(case: &Case, response: &Response, verdict: &mut Verdict) {
             }
             Err(wrong) => Some(wrong),
         },
+        Shape::Free => None,
         Shape::Any => match serde_json::from_slice::<Value>(body) {
             Ok(Value::Object(_)) => None,
             _ => Some(Wrong::Form("body, which is not a JSON object".into())),
@@ -164,7 +178,11 @@ fn judge_success(case: &Case, response: &Response, verdict: &mut Verdict) {
     };
     match wrong {
         Some(Wrong::Form(what)) => {
-            verdict.fault(FindingKind::MalformedSuccess, requirement, format!("status 200 with a wrong {what}"));
+            verdict.fault(
+                FindingKind::MalformedSuccess,
+                requirement,
+                format!("status 200 with a wrong {what}"),
+            );
         }
         Some(Wrong::IntegrityValue(what)) => {
             verdict.fault(FindingKind::WrongIntegrityValue, "XKS-ENC-9", what);
@@ -180,7 +198,8 @@ fn judge_success(case: &Case, response: &Response, verdict: &mut Verdict) {
 }
 
 fn check_content_type(response: &Response, verdict: &mut Verdict) {
-    let media_type = response.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
+    let media_type =
+        response.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
     if !media_type.trim().eq_ignore_ascii_case("application/json") {
         let detail = format!("Content-Type is {:.60?}", response.content_type.as_deref().unwrap_or_default());
         verdict.fault(FindingKind::WrongContentType, "XKS-NET-1", detail);

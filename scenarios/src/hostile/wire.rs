@@ -71,8 +71,7 @@ impl<'a> Line<'a> {
             let seen = exchange(&mut io, request).await;
             (seen, Some(io))
         };
-        let (seen, io) =
-            timeout_at(began + self.patience, exchange).await.unwrap_or((Seen::Silence, None));
+        let (seen, io) = timeout_at(began + self.patience, exchange).await.unwrap_or((Seen::Silence, None));
         if let (Seen::Answer(Response { reusable: true, .. }), false) = (&seen, alone) {
             self.kept = io;
         }

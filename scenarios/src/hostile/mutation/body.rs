@@ -109,8 +109,13 @@ pub(super) fn mutations(operation: Operation) -> Vec<Mutation> {
                 });
                 // A proxy without metadata of its own has none that could be taken away.
                 let after = bytes::sealed_fields(&case.request.body);
-                if operation == Operation::Decrypt && after.is_some() && after == bytes::sealed_fields(&valid)
-                    && matches!(case.expected.success, Success::Forbidden(FindingKind::ForgedCiphertextDecrypted))
+                if operation == Operation::Decrypt
+                    && after.is_some()
+                    && after == bytes::sealed_fields(&valid)
+                    && matches!(
+                        case.expected.success,
+                        Success::Forbidden(FindingKind::ForgedCiphertextDecrypted)
+                    )
                 {
                     case.expected.success = Success::Allowed;
                 }
@@ -199,18 +204,17 @@ fn special(operation: Operation, field: &Field) -> Vec<Mutation> {
     let mut mutations = Vec::new();
     let (name, requirement) = (field.name, field.requirement);
     // Changes the text of the field; what the expectation is follows from what the proxy should read.
-    let mut text =
-        |what: &'static str, expected: Expected, change: fn(&str, &mut ChaCha20Rng) -> Value| {
-            mutations.push(Mutation::new(move |seeds, random| {
-                let words = format!("{name}: {what}");
-                object_case(seeds, random, operation, words, expected.clone(), |body, random| {
-                    if let Some(object) = holder(body, name) {
-                        let old = object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-                        object.insert(name.to_owned(), change(&old, random));
-                    }
-                })
-            }));
-        };
+    let mut text = |what: &'static str, expected: Expected, change: fn(&str, &mut ChaCha20Rng) -> Value| {
+        mutations.push(Mutation::new(move |seeds, random| {
+            let words = format!("{name}: {what}");
+            object_case(seeds, random, operation, words, expected.clone(), |body, random| {
+                if let Some(object) = holder(body, name) {
+                    let old = object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+                    object.insert(name.to_owned(), change(&old, random));
+                }
+            })
+        }));
+    };
     match field.content {
         Content::Metadata => {}
         Content::Text => {
@@ -337,9 +341,7 @@ fn whole(operation: Operation) -> Vec<Mutation> {
         ("twice", |body| format!("{body}{body}").into_bytes()),
         ("a comma too many", |body| body.replacen('{', "{,", 1).into_bytes()),
         ("text in single quotes", |body| body.replace('"', "'").into_bytes()),
-        ("invalid UTF-8", |body| {
-            [b"{\"x\":\"\xff\xfe\",".as_slice(), &body.as_bytes()[1..]].concat()
-        }),
+        ("invalid UTF-8", |body| [b"{\"x\":\"\xff\xfe\",".as_slice(), &body.as_bytes()[1..]].concat()),
         ("UTF-16", |body| body.encode_utf16().flat_map(u16::to_le_bytes).collect()),
         ("10,000 brackets", |_| vec![b'['; 10_000]),
         ("itself as its own metadata, 2,000 deep", |body| {
@@ -355,15 +357,12 @@ fn whole(operation: Operation) -> Vec<Mutation> {
         ("an unknown field nested 100 deep", |body| {
             inserted(body, &format!("\"x\":{}1{},", "[".repeat(100), "]".repeat(100)))
         }),
-        ("an unknown field of 1 MiB", |body| {
-            inserted(body, &format!("\"x\":\"{}\",", "a".repeat(1 << 20)))
-        }),
+        ("an unknown field of 1 MiB", |body| inserted(body, &format!("\"x\":\"{}\",", "a".repeat(1 << 20)))),
     ];
     let case = move |name: &'static str, rewrite: Rewrite, expected: Option<Expected>| {
         Mutation::new(move |seeds, random| {
-            let expected = expected
-                .clone()
-                .unwrap_or_else(|| Expected::success("XKS-MD-4", seeds.shape(operation)));
+            let expected =
+                expected.clone().unwrap_or_else(|| Expected::success("XKS-MD-4", seeds.shape(operation)));
             let words = format!("the body: {name}");
             let mut case = valid(seeds, random, target, operation, words, expected);
             case.request.body = rewrite(&String::from_utf8_lossy(&case.request.body));

@@ -3,7 +3,7 @@
 use super::super::case::{Case, Expected, Operation, Target};
 use super::super::finding::FindingKind;
 use super::super::framing::{Framing, Nature};
-use super::{AUTHENTICATION, INVALID_PATH, Mutation, VALIDATION, valid};
+use super::{AUTHENTICATION, INVALID_PATH, Mutation, UNSUPPORTED, VALIDATION, valid};
 
 /// What HTTP itself may say to a request that it cannot or will not read.
 const REFUSALS: [u16; 10] = [400, 408, 411, 413, 414, 415, 417, 431, 501, 505];
@@ -14,7 +14,7 @@ pub(super) fn mutations() -> Vec<Mutation> {
             let operation = Operation::Encrypt;
             let refused = Expected {
                 shape: seeds.shape(operation),
-                ..Expected::error("RFC 9112", &[VALIDATION, AUTHENTICATION, INVALID_PATH])
+                ..Expected::error("RFC 9112", &[VALIDATION, AUTHENTICATION, INVALID_PATH, UNSUPPORTED])
             }
             .http(&REFUSALS)
             .or_close();
@@ -22,7 +22,8 @@ pub(super) fn mutations() -> Vec<Mutation> {
                 Nature::Legal => Expected::success("RFC 9112, section 7.1", seeds.shape(operation)),
                 Nature::Tolerable => refused.or_success(),
                 Nature::Ambiguous => refused.never(FindingKind::RequestSmuggling),
-                Nature::Illegal | Nature::Incomplete => refused,
+                Nature::Illegal => refused,
+                Nature::Incomplete => refused.or_wait(),
             };
             let name = format!("{framing:?}");
             Case { framing, ..valid(seeds, random, Target::Framing, operation, name, expected) }

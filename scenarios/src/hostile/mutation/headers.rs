@@ -1,10 +1,10 @@
 //! Methods and header fields, signed as they should be (XKS-NET-1, XKS-NET-3, XKS-AUTH-1).
 
 use super::super::case::{Expected, Operation, Target};
+use super::super::finding::FindingKind;
 use super::super::request::Request;
 use super::super::signing::Signing;
 use super::{AUTHENTICATION, INVALID_PATH, Mutation, UNSUPPORTED, VALIDATION, valid};
-use super::super::finding::FindingKind;
 
 type Change = fn(&mut Request);
 
@@ -94,9 +94,10 @@ pub(super) fn mutations() -> Vec<Mutation> {
         mutations.push(Mutation::new(move |seeds, random| {
             let operation = Operation::Encrypt;
             let errors = [VALIDATION, AUTHENTICATION, INVALID_PATH, UNSUPPORTED];
-            let expected = Expected { shape: seeds.shape(operation), ..Expected::error("XKS-NET-1", &errors) }
-                .or_success()
-                .http(&[400, 406, 413, 415, 417, 421, 426, 431]);
+            let expected =
+                Expected { shape: seeds.shape(operation), ..Expected::error("XKS-NET-1", &errors) }
+                    .or_success()
+                    .http(&[400, 406, 413, 415, 417, 421, 426, 431]);
             let mut case = valid(seeds, random, Target::Headers, operation, name, expected);
             change(&mut case.request);
             case

@@ -9,8 +9,7 @@ const OPERATIONS: [Operation; 4] =
     [Operation::GetHealthStatus, Operation::GetKeyMetadata, Operation::Encrypt, Operation::Decrypt];
 
 pub(super) fn mutations() -> Vec<Mutation> {
-    let refused =
-        |id: &str| Expected::error(id, &[AUTHENTICATION]).never(FindingKind::AuthenticationBypass);
+    let refused = |id: &str| Expected::error(id, &[AUTHENTICATION]).never(FindingKind::AuthenticationBypass);
     let mut mutations = Vec::new();
     let mut add = |operation, name: String, signing: Signing, expected: Expected| {
         mutations.push(Mutation::new(move |seeds, random| Case {
@@ -31,7 +30,12 @@ pub(super) fn mutations() -> Vec<Mutation> {
         Expected::error("XKS-AUTH-1", &[AUTHENTICATION]).or_success(),
     );
     for (offset, name) in [(-3_600, "an hour"), (-86_400, "a day"), (-400, "400 s")] {
-        add(Operation::Encrypt, format!("signed {name} ago"), Signing::SkewedS(offset), refused("XKS-AUTH-2"));
+        add(
+            Operation::Encrypt,
+            format!("signed {name} ago"),
+            Signing::SkewedS(offset),
+            refused("XKS-AUTH-2"),
+        );
         let ahead = format!("signed {name} ahead");
         add(Operation::Encrypt, ahead, Signing::SkewedS(-offset), refused("XKS-AUTH-2"));
     }

@@ -88,7 +88,8 @@ pub(super) fn mutations() -> Vec<Mutation> {
             // A key the store cannot have: XKS-META-3.
             let unknown = format!("no-such-key-{:016x}", random.next_u64());
             let expected = Expected::error("XKS-META-3", &[KEY_NOT_FOUND]);
-            let mut case = valid(seeds, random, Target::Uri, operation, "a key that does not exist", expected);
+            let mut case =
+                valid(seeds, random, Target::Uri, operation, "a key that does not exist", expected);
             let known = format!("/keys/{}/", seeds.key_id);
             case.request.target = case.request.target.replacen(&known, &format!("/keys/{unknown}/"), 1);
             case
