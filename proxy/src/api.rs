@@ -227,7 +227,12 @@ impl RequestMetadata<'_> {
 
 /// Reads the fields of one operation. serde_json's own message is not passed on: it quotes the request (XKS-MD-6).
 fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, XksError> {
-    serde_json::from_slice::<Object<T>>(body).map(|Object(fields)| fields).map_err(|error| {
+    // serde_json reads over strings of unknown fields without a look at their encoding (RFC 8259, 8.1).
+    let body = std::str::from_utf8(body).map_err(|error| {
+        let detail = format!("request body, offset {}: this is not UTF-8", error.valid_up_to());
+        XksError::new(ErrorName::ValidationException, detail).with_sentence("The body is not UTF-8.")
+    })?;
+    serde_json::from_str::<Object<T>>(body).map(|Object(fields)| fields).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => "a field has the wrong type or stands twice",
             serde_json::error::Category::Eof => "the JSON ends too early",

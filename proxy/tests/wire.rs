@@ -285,6 +285,43 @@ async fn net_1_err_4_the_body_must_be_json_of_this_operation() {
     assert!(world.hsm.calls().is_empty());
 }
 
+/// Found by `xks-sim fuzz`: within the text of an unknown field such bytes were read over, and the request served.
+#[tokio::test]
+async fn md_4_unknown_fields_are_utf_8_too() {
+    let world = World::new();
+    let body = encrypt("aGk=").to_string().replacen('{', "{\"unknown\":\"?\",", 1);
+    let body = body.bytes().map(|byte| if byte == b'?' { 0xff } else { byte }).collect::<Vec<_>>();
+    let reply = world.send(signed(&uri("keys/foo/encrypt"), body, CREDENTIAL)).await;
+    reply.is_error(400, "ValidationException");
+    assert!(world.hsm.calls().is_empty());
+}
+
+/// Found by `xks-sim fuzz`: hyper takes the chunks of `gzip, chunked` and `chunked, chunked` for the body, and both were
+/// served, though a load balancer before the proxy may take something else for it.
+#[tokio::test]
+async fn net_9_chunked_is_the_only_transfer_coding() {
+    let world = World::new();
+    let body = json!({ "requestMetadata": metadata() }).to_string();
+    for (codings, served) in [
+        (&["chunked"][..], true),
+        (&["Chunked"], true),
+        (&["gzip, chunked"], false),
+        (&["chunked, chunked"], false),
+        (&["gzip", "chunked"], false),
+    ] {
+        let mut request = signed(&uri("health"), body.clone(), CREDENTIAL);
+        for coding in codings {
+            request.headers_mut().append("transfer-encoding", coding.parse().unwrap());
+        }
+        let reply = world.send(request).await;
+        if served {
+            reply.is_ok();
+        } else {
+            reply.is_error(501, "UnsupportedOperationException");
+        }
+    }
+}
+
 #[tokio::test]
 async fn net_1_err_4_the_content_type_is_json() {
     let world = World::new();

@@ -37,6 +37,7 @@
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
+//! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
 #![forbid(unsafe_code)]
@@ -53,6 +54,7 @@ pub mod clock;
 pub mod environment;
 pub mod explain;
 pub mod fault;
+pub mod hostile;
 pub mod intruder;
 pub mod invariants;
 pub mod kms;

@@ -1,4 +1,4 @@
-//! `xks-sim`: runs scenarios and shows what they did.
+//! `xks-sim`: runs scenarios and shows what they did, and aims hostile requests at real proxies.
 //!
 //! Place on the map: the only place of this crate that reads arguments, files and the terminal, and writes to them.
 
@@ -8,6 +8,8 @@
 /// About a fifth faster here than the C library's; see `benches/README.md`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+mod fuzz_command;
 
 use clap::{Parser, Subcommand};
 use scenarios::explain::explain;
@@ -40,6 +42,8 @@ enum Command {
         /// A name from `xks-sim list`, or the path of a scenario file.
         scenario: String,
     },
+    /// Send malformed, forged and hostile requests to a running XKS proxy, yours or your vendor's, and judge the answers.
+    Fuzz(fuzz_command::FuzzArguments),
 }
 
 #[derive(clap::Args)]
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run_command(&arguments),
         Command::List => list(),
         Command::Show { scenario } => show(&scenario),
+        Command::Fuzz(arguments) => fuzz_command::fuzz(&arguments),
     };
     ExitCode::from(outcome.unwrap_or_else(|message| {
         eprintln!("xks-sim: {message}");

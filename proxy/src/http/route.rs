@@ -6,7 +6,7 @@ use crate::app::{App, KeyStore};
 use crate::error::{ErrorName, XksError};
 use crate::events::Operation;
 use crate::key::{API_ROOT, KeyId};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use std::sync::Arc;
@@ -34,6 +34,11 @@ impl Route {
             return Err(error
                 .with_status(StatusCode::METHOD_NOT_ALLOWED)
                 .with_sentence("The operations of this API are asked for with POST."));
+        }
+        if !is_chunked_at_most(head) {
+            let detail = "Transfer-Encoding is not chunked alone";
+            return Err(XksError::new(ErrorName::UnsupportedOperationException, detail)
+                .with_sentence("The only transfer coding is chunked."));
         }
         if !is_json(head) {
             let error = XksError::new(ErrorName::ValidationException, "Content-Type is not application/json");
@@ -92,6 +97,18 @@ fn fits(app: &App, head: &Parts) -> Result<(), XksError> {
     Err(error
         .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
         .with_sentence("The head of the request is too large."))
+}
+
+/// Whether the body came without a transfer coding, or in chunks and nothing else. hyper reads the chunks of any list
+/// that ends in `chunked`, and leaves the rest of the list alone; whoever forwarded the request may have read it
+/// otherwise, and then disagrees about where it ends (RFC 9112, 6.1 and 11.2).
+fn is_chunked_at_most(head: &Parts) -> bool {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// Whether `Content-Type` is `application/json`, whatever its parameters (RFC 9110, 8.3.1).

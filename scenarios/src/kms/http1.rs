@@ -14,6 +14,8 @@ const HEADERS_MAX: usize = 64;
 pub struct Response {
     /// The status code.
     pub status: u16,
+    /// The value of `content-type`, if there is one.
+    pub content_type: Option<String>,
     /// The body, unchunked.
     pub body: Vec<u8>,
     /// Whether the connection can carry another request.
@@ -60,6 +62,7 @@ pub fn parse_response(bytes: &[u8], ended: bool) -> Result<Option<Response>, Mal
         return match body {
             Some((body, used)) => Ok(Some(Response {
                 status: head.status,
+                content_type: head.content_type,
                 body,
                 // Bytes beyond the answer belong to no request of ours.
                 reusable: head.keeps_alive && !ended && used == bytes.len(),
@@ -73,6 +76,7 @@ pub fn parse_response(bytes: &[u8], ended: bool) -> Result<Option<Response>, Mal
 struct Head {
     len: usize,
     status: u16,
+    content_type: Option<String>,
     framing: Framing,
     keeps_alive: bool,
 }
@@ -96,6 +100,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     let mut keeps_alive = response.version == Some(1);
     let mut length = None;
     let mut chunked = false;
+    let mut content_type = None;
     for header in response.headers.iter() {
         let value = std::str::from_utf8(header.value).unwrap_or_default().trim();
         if header.name.eq_ignore_ascii_case("content-length") {
@@ -116,6 +121,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
                 return Err(Malformed(format!("transfer-encoding {value:?}")));
             }
             chunked = true;
+        } else if header.name.eq_ignore_ascii_case("content-type") {
+            content_type = Some(value.to_owned());
         } else if header.name.eq_ignore_ascii_case("connection") {
             for option in value.split(',').map(str::trim) {
                 if option.eq_ignore_ascii_case("close") {
@@ -130,7 +137,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
         (false, Some(length)) => Framing::Sized(length),
         (false, None) => Framing::UntilClose,
     };
-    Ok(Some(Head { len, status, framing, keeps_alive }))
+    Ok(Some(Head { len, status, content_type, framing, keeps_alive }))
 }
 
 /// The body and how many bytes it took; `None` when it is not complete.
@@ -207,7 +214,7 @@ mod tests {
     use super::*;
 
     fn ok(status: u16, body: &str, reusable: bool) -> Result<Option<Response>, Malformed> {
-        Ok(Some(Response { status, body: body.into(), reusable }))
+        Ok(Some(Response { status, content_type: None, body: body.into(), reusable }))
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Signer {
     access_key_id: String,
     secret: Secret,
     region: String,
-    service: &'static str,
+    service: String,
     /// The signing key changes once a day; deriving it costs four HMACs, so it is kept ready keyed.
     today: RefCell<Option<(u64, HmacSha256)>>,
 }
@@ -40,12 +40,13 @@ impl Signer {
         Self::for_service(access_key_id, secret, region, SERVICE)
     }
 
-    fn for_service(access_key_id: &str, secret: Secret, region: &str, service: &'static str) -> Self {
+    /// For any service: what KMS never asks for, and a proxy must refuse.
+    pub fn for_service(access_key_id: &str, secret: Secret, region: &str, service: &str) -> Self {
         Self {
             access_key_id: access_key_id.to_owned(),
             secret,
             region: region.to_owned(),
-            service,
+            service: service.to_owned(),
             today: RefCell::new(None),
         }
     }
@@ -61,11 +62,24 @@ impl Signer {
         body: &[u8],
         now: UnixTime,
     ) -> Signature {
+        self.sign_with_query(method, path, "", headers, body, now)
+    }
+
+    /// As [`Signer::sign`], for any path and query string, given in canonical form.
+    pub fn sign_with_query(
+        &self,
+        method: &str,
+        canonical_path: &str,
+        canonical_query: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        now: UnixTime,
+    ) -> Signature {
         let date = amz_date(now);
         let day = &date[..8];
         let mut canonical = String::with_capacity(512);
         let mut names = String::with_capacity(64);
-        canonical.extend([method, "\n", path, "\n\n"]);
+        canonical.extend([method, "\n", canonical_path, "\n", canonical_query, "\n"]);
         let (before, after) = headers.split_at(headers.partition_point(|(name, _)| *name < "x-amz-date"));
         for (name, value) in before.iter().chain([&("x-amz-date", date.as_str())]).chain(after) {
             canonical.extend([*name, ":", value.trim(), "\n"]);
@@ -77,7 +91,7 @@ impl Signer {
         canonical.extend(["\n", &names, "\n"]);
         push_hex(&mut canonical, &Sha256::digest(body));
 
-        let scope = [day, "/", &self.region, "/", self.service, "/aws4_request"].concat();
+        let scope = [day, "/", &self.region, "/", &self.service, "/aws4_request"].concat();
         let mut to_sign = ["AWS4-HMAC-SHA256\n", &date, "\n", &scope, "\n"].concat();
         push_hex(&mut to_sign, &Sha256::digest(canonical.as_bytes()));
 
@@ -105,7 +119,7 @@ impl Signer {
             return key.clone();
         }
         let mut key = keyed(["AWS4", self.secret.expose()].concat().as_bytes());
-        for part in [day, &self.region, self.service, "aws4_request"] {
+        for part in [day, &self.region, &self.service, "aws4_request"] {
             key.update(part.as_bytes());
             key = keyed(&key.finalize().into_bytes());
         }
