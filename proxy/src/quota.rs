@@ -169,12 +169,15 @@ mod tests {
                     prop_assert!(bucket.take(rate, now), "{:?} later", one_request);
                 }
                 prop_assert!(bucket.level < rate.burst_nanos());
+                if u64::from(pause_s) * u64::from(requests_per_s) >= u64::from(burst) {
+                    prop_assert_eq!(bucket.level, rate.burst_nanos() - NANO, "it is full after so long");
+                }
             }
         }
 
         /// A late thread with an early clock neither fills the bucket twice nor breaks anything.
         #[test]
-        fn a_clock_read_out_of_order_brings_nothing(order_ms in prop::collection::vec(0_u64..1_000, 1..100)) {
+        fn a_clock_read_out_of_order_brings_nothing(order_ms in prop::collection::vec(0_u64..100, 1..100)) {
             let rate = Rate { requests_per_s: 100, burst: 1 };
             let start = Instant::now();
             let mut bucket = Bucket { level: 0, at: start };
