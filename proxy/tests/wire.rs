@@ -31,6 +31,7 @@ use xks_proxy::events::{Operation, STATUS_CALLER_GONE};
 use xks_proxy::hsm::{DeviceHealth, HealthStatus, HsmErrorKind, Iv, Sealed};
 use xks_proxy::http::handle;
 use xks_proxy::key::{KeyId, KeyVersion};
+use xks_proxy::scheme::{SampleProxy, Scheme};
 
 const SECRET_TEXT: &str = "the plaintext that no log may hold";
 
@@ -1106,4 +1107,32 @@ async fn az_1_az_2_a_denied_request_does_not_reach_the_hsm_and_names_its_rule_in
 async fn answers_carry_the_clocks_date() {
     let reply = World::new().call("health", &json!({ "requestMetadata": metadata() })).await;
     assert_eq!(reply.headers["date"], "Fri, 02 Jan 2026 03:04:05 GMT");
+}
+
+/// What a key store that holds ciphertexts of AWS's sample proxy makes of metadata and of new plaintexts, without an HSM
+/// that has its keys; `sample_proxy.rs` has one.
+#[tokio::test]
+async fn mig_1_the_scheme_of_new_ciphertexts_is_the_configured_one_and_others_are_told_apart() {
+    let sample = |encrypt| SampleProxy::new(b"v0.0.1".to_vec(), Vec::new(), encrypt).unwrap();
+    let own = STANDARD.encode([1, 1]);
+    for (encrypts, metadata) in [
+        (None, own.clone()),
+        (Some(Scheme::Own), own),
+        (Some(Scheme::SampleProxy), STANDARD.encode("v0.0.1")),
+    ] {
+        let world = World::with(Limits::default(), |store| store.sample_proxy = encrypts.map(sample));
+        let made = world.call("keys/foo/encrypt", &encrypt("aGk=")).await;
+        assert_eq!(made.is_ok().text("ciphertextMetadata"), metadata, "{encrypts:?}");
+
+        let stranger = with(decrypt(&made), "ciphertextMetadata", json!(STANDARD.encode("nobody's")));
+        let reply = world.call("keys/foo/decrypt", &stranger).await;
+        reply.is_error(400, "InvalidCiphertextException");
+        let told = world.events.last().detail.unwrap();
+        assert_eq!(told.contains("[key_store.compatibility]"), encrypts.is_some(), "{told}");
+
+        let bare = world.call("keys/foo/decrypt", &without(decrypt(&made), "ciphertextMetadata")).await;
+        bare.is_error(400, "InvalidCiphertextException");
+        let told = world.events.last().detail.unwrap();
+        assert_eq!(told.contains("there is no ciphertextMetadata"), encrypts.is_none(), "{told}");
+    }
 }

@@ -121,5 +121,27 @@ mod tests {
             let wanted = naive(&letters, &text.chars().collect::<Vec<_>>());
             prop_assert_eq!(Pattern::new(pattern.as_str()).matches(&text), wanted);
         }
+
+        /// On ARNs, whose parts repeat letters and separators: putting wildcards for parts of a text keeps the match, and
+        /// one letter more, less or other than the pattern has ends it.
+        #[test]
+        fn wildcards_stand_for_parts_of_an_arn(
+            arn in "arn:aws:(iam|kms):(us-east-1|):[12]{12}:(role|user|key)/[a-b/-]{0,40}",
+            cuts in prop::collection::vec(any::<(prop::sample::Index, prop::sample::Index)>(), 0..4),
+            letter in any::<prop::sample::Index>(),
+        ) {
+            let whole = Pattern::new(arn.as_str());
+            prop_assert!(whole.matches(&arn));
+            let at = letter.index(arn.len());
+            for other in [format!("{arn}a"), arn[1..].to_owned(), format!("{}_{}", &arn[..at], &arn[at + 1..])] {
+                prop_assert!(!whole.matches(&other), "{}", other);
+            }
+            let mut pattern = format!("{}?{}", &arn[..at], &arn[at + 1..]);
+            for (one, other) in cuts {
+                let (one, other) = (one.index(pattern.len() + 1), other.index(pattern.len() + 1));
+                pattern.replace_range(one.min(other)..one.max(other), "*");
+            }
+            prop_assert!(Pattern::new(pattern.as_str()).matches(&arn), "{}", pattern);
+        }
     }
 }

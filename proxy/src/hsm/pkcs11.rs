@@ -13,6 +13,7 @@
 //! | `module` | the loaded library, initialised again when need be |
 //! | `login` | when the PIN may be tried |
 //! | `codes`, `names` | what each PKCS#11 return value means, and what it is called |
+//! | `turn` | opening, closing and searching one at a time, but not for ever; `locks` are what it is made of |
 //! | `stats` | what has happened so far, for metrics |
 //! | `settings` | what to open, and why it cannot be opened |
 //! | `survey` | a token looked at, read-only, for `doctor` and `keys list` |
@@ -21,6 +22,7 @@ pub mod codes;
 mod inline;
 mod keeper;
 mod lanes;
+mod locks;
 mod login;
 mod module;
 pub mod names;

@@ -237,6 +237,24 @@ mod tests {
         }
     }
 
+    /// HTTP/2's `:authority` stands in for `Host` (RFC 9113, 8.3.1) and for no other header.
+    #[test]
+    fn the_authority_is_no_other_header() {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-amz-date", http::HeaderValue::from_static("20150830T123600Z"));
+        let request = Received {
+            method: "POST",
+            path: "/",
+            query: "",
+            headers: &headers,
+            authority: Some("example.com"),
+            body: b"",
+        };
+        assert!(hash(&request, "host;x-amz-date", &[b'0'; 64]).is_ok());
+        let absent = hash(&request, "host;origin;x-amz-date", &[b'0'; 64]);
+        assert_eq!(absent, Err(SigV4Error::SignedHeaderAbsent("origin".to_owned())));
+    }
+
     #[test]
     fn header_values_are_trimmed_and_collapsed() {
         for (value, wanted) in

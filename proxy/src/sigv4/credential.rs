@@ -150,12 +150,52 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 
 impl Clone for Credential {
     fn clone(&self) -> Self {
-        Self::unchecked(self.access_key_id.as_str(), self.secret.clone())
+        Self::unchecked(self.access_key_id.as_str(), self.secret.clone()).with_created(self.created)
     }
 }
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credential").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const SCOPE: &str = "20150830/us-east-1/service/aws4_request";
+    const NEXT_DAY: &str = "20150831/us-east-1/service/aws4_request";
+
+    fn credential() -> Credential {
+        Credential::unchecked("AKIDEXAMPLE", Secret::new("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".into()))
+    }
+
+    #[test]
+    fn the_signing_key_of_the_last_scope_is_kept_and_used() {
+        let credential = credential();
+        credential.remember(SCOPE);
+        let kept = credential.signing_key.load_full().unwrap();
+        assert_eq!(kept.scope, SCOPE);
+        credential.remember(SCOPE);
+        assert!(Arc::ptr_eq(&kept, &credential.signing_key.load_full().unwrap()), "derived once");
+        // A key that no derivation gives, so that it shows where the signer came from.
+        let planted = Arc::new(SigningKey { scope: SCOPE.to_owned(), mac: keyed(b"planted") });
+        credential.signing_key.store(Some(planted));
+        let tag = |mac: Hmac<Sha256>| mac.finalize().into_bytes();
+        assert_eq!(tag(credential.signer(SCOPE)), tag(keyed(b"planted")));
+        assert_eq!(tag(credential.signer(NEXT_DAY)), tag(credential.derive(NEXT_DAY)));
+        credential.remember(NEXT_DAY);
+        assert_eq!(credential.signing_key.load_full().unwrap().scope, NEXT_DAY);
+    }
+
+    /// A clone once lost it, and with it the age that metrics show.
+    #[test]
+    fn since_when_it_is_in_use_is_kept() {
+        let created = Some(UnixTime(Duration::from_secs(1_440_938_160)));
+        let credential = credential().with_created(created);
+        assert_eq!(credential.created(), created);
+        assert_eq!(credential.clone().created(), created);
     }
 }

@@ -87,3 +87,17 @@ impl std::error::Error for SigV4Error {}
 pub(super) fn clip(text: &str) -> String {
     text.chars().take(128).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skewed_clock_is_told_with_its_direction() {
+        for (ahead_secs, words) in [(-301, "301 s behind"), (301, "301 s ahead of"), (i64::MIN, " s behind")]
+        {
+            let told = SigV4Error::Skewed { ahead_secs }.to_string();
+            assert!(told.contains(words), "{told}");
+        }
+    }
+}

@@ -116,6 +116,7 @@ mod tests {
     use crate::hsm::pkcs11::TokenChoice;
     use cryptoki::context::Function;
     use cryptoki::error::{Error, RvError};
+    use proptest::prelude::*;
     use tokio::time::advance;
 
     const JUST_BEFORE: Duration = Duration::from_millis(1);
@@ -173,5 +174,89 @@ mod tests {
         let logins = Logins::default();
         logins.begin().unwrap().failed(&told(RvError::DeviceRemoved));
         assert!(logins.begin().is_ok(), "no PIN was looked at");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Begin,
+        /// The oldest login under way ends: the PIN is taken, is wrong, may be wrong, was not looked at, or nobody knows.
+        End(End),
+        Wait(Duration),
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum End {
+        Accepted,
+        Refused,
+        Unclear,
+        Unplugged,
+        Dropped,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let end = prop_oneof![
+            Just(End::Accepted),
+            Just(End::Refused),
+            Just(End::Unclear),
+            Just(End::Unplugged),
+            Just(End::Dropped),
+        ];
+        let wait = prop_oneof![0..2_000_u64, 0..60_000_u64].prop_map(Duration::from_millis);
+        prop_oneof![3 => Just(Step::Begin), 2 => end.prop_map(Step::End), 2 => wait.prop_map(Step::Wait)]
+    }
+
+    /// Whatever order things come in: a token that has said no is never asked again, a PIN that nobody knows to be right
+    /// is never tried twice at once, and one that may be wrong is not tried again within the second.
+    #[test]
+    fn a_wrong_pin_is_tried_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.unwrap();
+        proptest!(|(steps in prop::collection::vec(step(), 0..60))| {
+            runtime.block_on(async {
+                let logins = Logins::default();
+                let mut under_way = std::collections::VecDeque::new();
+                let (mut accepted, mut refused, mut unclear_at) = (false, false, None::<Instant>);
+                for step in steps {
+                    match step {
+                        Step::Wait(time) => advance(time).await,
+                        Step::Begin => {
+                            let Ok(login) = logins.begin() else { continue };
+                            prop_assert!(!refused, "after the token had said no");
+                            prop_assert!(under_way.is_empty() || accepted, "beside another, with a PIN nobody knows");
+                            prop_assert!(
+                                under_way.back().is_none_or(|(_, at): &(_, Instant)| at.elapsed() >= HANGS_AFTER),
+                                "beside another that does not hang"
+                            );
+                            prop_assert!(unclear_at.is_none_or(|at| at.elapsed() >= AGAIN_AFTER), "too soon");
+                            under_way.push_back((login, Instant::now()));
+                        }
+                        Step::End(end) => {
+                            let Some((login, _)) = under_way.pop_front() else { continue };
+                            match end {
+                                End::Accepted => {
+                                    (accepted, unclear_at) = (true, None);
+                                    login.accepted();
+                                }
+                                End::Refused => {
+                                    refused = true;
+                                    login.failed(&OpenError::PinIncorrect(TokenChoice::Slot(1)));
+                                }
+                                End::Unclear => {
+                                    unclear_at = Some(Instant::now());
+                                    login.failed(&told(RvError::GeneralError));
+                                }
+                                End::Unplugged => login.failed(&told(RvError::DeviceRemoved)),
+                                End::Dropped => drop(login),
+                            }
+                        }
+                    }
+                }
+                // It is caution, and no lock: in the end a token that has not said no may be asked.
+                under_way.clear();
+                advance(HANGS_AFTER).await;
+                prop_assert_eq!(logins.begin().is_ok(), !refused);
+                Ok(())
+            })?;
+        });
     }
 }

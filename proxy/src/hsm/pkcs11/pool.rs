@@ -563,6 +563,9 @@ fn ended() -> HsmError {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::hsm::HsmErrorKind as Kind;

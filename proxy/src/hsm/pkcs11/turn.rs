@@ -4,9 +4,12 @@
 //! softhsm/SoftHSMv2#509), so those calls take turns; searches may share theirs. An ordinary lock would let one call
 //! that never returns stop all others for ever; here whoever has waited for the patience goes ahead, and the stuck one
 //! no longer counts.
+//!
+//! Its locks come through one line, so that `tests/turns_interleaved.rs` can put others in their place, under which a
+//! scheduler tries the orders in which threads can come here.
 
+use super::locks::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// See the module's head.
