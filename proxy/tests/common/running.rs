@@ -9,11 +9,11 @@ use super::softhsm::{PIN, SoftHsm, TOKEN};
 use super::support::{self, CREDENTIAL, uri};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use tokens::copy_tokens;
 use xks_proxy::env::{Env, SystemEnv};
@@ -21,7 +21,7 @@ use xks_proxy::env::{Env, SystemEnv};
 /// Ends with the daemon, which is killed when a test fails.
 pub(crate) struct Running {
     pub(crate) child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Box<dyn BufRead + Send>,
     /// Where KMS connects.
     pub(crate) address: SocketAddr,
     /// The ops listener.
@@ -46,6 +46,11 @@ pub(crate) struct Reply {
 impl Running {
     /// Starts the daemon with these tables beside `[server]`, `[ops]`, `[[hsm]]` and `[[key_store]]`.
     pub(crate) fn start(tables: &str) -> Self {
+        Self::start_with(tables, Stdio::inherit())
+    }
+
+    /// The same, with another place for its standard error, where a panic would be told.
+    pub(crate) fn start_with(tables: &str, standard_error: Stdio) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         copy_tokens(&path("tokens"));
@@ -63,9 +68,10 @@ impl Running {
             .env("SOFTHSM2_CONF", path("softhsm2.conf"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(standard_error)
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let lines = Box::new(BufReader::new(child.stdout.take().unwrap()));
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut this = Self { child, lines, address: nowhere, ops: nowhere, directory };
         this.ops = this.wait_for("ops: ")["address"].as_str().unwrap().parse().unwrap();
@@ -105,6 +111,11 @@ impl Running {
             text.clear();
         }
         panic!("the log ends");
+    }
+
+    /// The log from here on, for a test that reads along while it does other things.
+    pub(crate) fn take_log(&mut self) -> Box<dyn BufRead + Send> {
+        std::mem::replace(&mut self.lines, Box::new(io::empty()))
     }
 
     pub(crate) fn signal(&self, name: &str) {
