@@ -29,9 +29,9 @@ pub(crate) fn config(data: &[u8]) {
     }
 }
 
-/// Neither empty nor broken.
+/// Neither empty nor broken, and nothing in it that a terminal would obey.
 pub(crate) fn is_one_line(text: &str) -> bool {
-    !text.is_empty() && !text.contains(['\n', '\r'])
+    !text.is_empty() && !text.contains(char::is_control)
 }
 
 /// Lines count from 1, and the end of a text is on its last, even if that is empty.
