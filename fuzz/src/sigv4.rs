@@ -7,7 +7,7 @@ use xks_proxy::secret::Secret;
 use xks_proxy::sigv4::{AccessKeyId, Authorization, Credential, Received, SigV4Error, verify};
 
 /// The value of an `Authorization` header. What is read must be what stands there.
-pub fn sigv4_header(data: &[u8]) {
+pub(crate) fn sigv4_header(data: &[u8]) {
     if let Ok(read) = Authorization::parse(data) {
         let written = format!(
             "AWS4-HMAC-SHA256 Credential={}/{}/{}/{}/aws4_request, SignedHeaders={}, Signature={}",
@@ -33,7 +33,7 @@ const SECRET: &str = "PR2Esecretsecretsecretsecretsecretsecret+/=";
 
 /// A request as HTTP/1.1 writes it, with plain line feeds: method and target, header lines, an empty line, the body.
 /// Whether it is accepted must not depend on whether the signing key has been remembered.
-pub fn sigv4_request(data: &[u8]) {
+pub(crate) fn sigv4_request(data: &[u8]) {
     let credentials = [Credential::unchecked(ACCESS_KEY_ID, Secret::new(SECRET.to_owned()))];
     let cold = answer(data, &credentials);
     let warm = answer(data, &credentials);

@@ -3,7 +3,7 @@
 use xks_proxy::authorise::Pattern;
 
 /// The first line is a pattern, the rest a text. The matcher must agree with a table filled by the definition.
-pub fn wildcards(data: &[u8]) {
+pub(crate) fn wildcards(data: &[u8]) {
     // The table takes pattern times text, so both are kept to what a policy and an ARN can have.
     let text = String::from_utf8_lossy(&data[..data.len().min(2_048)]);
     let (pattern, text) = text.split_once('\n').unwrap_or((&text, ""));

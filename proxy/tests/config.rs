@@ -299,6 +299,13 @@ fn a_value_is_never_repeated_where_a_secret_could_stand() {
     }
 }
 
+/// Fuzzing found that an unknown key is quoted as it is meant, escapes of TOML resolved: a terminal would obey it.
+#[test]
+fn a_quoted_key_commands_no_terminal() {
+    let told = refusal("[server]\n\"\\u001b[2Jlis\\rten\" = 1\n");
+    assert!(told.starts_with("xks.toml:2: unknown key") && !told.contains(char::is_control), "{told:?}");
+}
+
 #[test]
 fn names_and_prefixes_and_access_key_ids_stand_once() {
     let second = SMALL.split_once("[[key_store]]").unwrap().1;

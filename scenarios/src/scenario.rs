@@ -295,6 +295,8 @@ impl Place<'_> {
     }
 
     fn at(&self, offset: usize, message: impl fmt::Display) -> ScenarioError {
+        // It may quote the file, which can hold line breaks and a terminal's commands as escapes of TOML.
+        let message = message.to_string().replace(char::is_control, " ");
         ScenarioError(format!("{}:{}: {message}", self.origin, self.line(offset)))
     }
 

@@ -120,6 +120,15 @@ fn list_and_show_explain_the_catalogue() {
     }
 }
 
+/// Fuzzing found that a message quotes the file's words as they are meant, escapes of TOML resolved: a line break in one
+/// broke the line, and a terminal would obey others.
+#[test]
+fn a_quoted_word_breaks_no_line_and_commands_no_terminal() {
+    let text = "title = \"x\"\nduration_s = 9\n[[fault]]\nkind = \"hsm\\n-\\u001b[2J\\rdown\"\nfrom_s = 1\n";
+    let error = scenarios::scenario::Scenario::parse("x", "x.toml", text).unwrap_err().to_string();
+    assert!(error.starts_with("x.toml:4: ") && !error.contains(char::is_control), "{error:?}");
+}
+
 #[test]
 fn an_unknown_scenario_gets_the_nearest_name() {
     let line = mistake(&["run", "hsm-outtage"]);

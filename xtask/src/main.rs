@@ -3,6 +3,7 @@
 //! - `cargo xtask test`: installs SoftHSM2 and Prometheus when they are missing, then runs every test;
 //! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand;
 //! - `cargo xtask reliability`: measures what each fault of the HSM does, and renews `proxy/RELIABILITY.md`;
+//! - `cargo xtask fuzz`: runs a fuzz target, coverage-guided, and tends its corpus;
 //! - `cargo xtask soak`: full load, faults and reloads for minutes;
 //! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
@@ -10,6 +11,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
 mod apt;
+mod fuzz;
 mod packaging;
 mod prometheus;
 mod serve;
@@ -27,6 +29,11 @@ Usage: cargo xtask COMMAND
   serve-softhsm [--port N] [--tls | --mtls]
                                    run the daemon over a throwaway SoftHSM2 token until Ctrl-C
                                    (port 8080, with TLS 8443; --mtls demands a client certificate)
+  fuzz [--list]                    name the fuzz targets
+  fuzz TARGET [--seconds N] [--jobs N]
+                                   run one, coverage-guided (60 seconds, 1 job)
+  fuzz TARGET --input FILE         run one input, such as a finding
+  fuzz minimise TARGET             renew the committed corpus from what runs have found
   packaging                        build the Debian package, check unit, image and manifests
   soak [--minutes N] [--connections N]
                                    full load with faults and reloads over SoftHSM2 (10 minutes, 32 connections)";
@@ -41,6 +48,13 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["packaging"] => packaging::run_all(),
         ["soak", options @ ..] => soak::run(options),
+        ["fuzz", words @ ..] => match fuzz::Request::parse(words) {
+            Ok(request) => request.perform(),
+            Err(message) => {
+                eprintln!("xtask: {message}");
+                return ExitCode::from(2);
+            }
+        },
         ["reliability"] => reliability(),
         ["serve-softhsm", options @ ..] => {
             serve::Options::parse(options).and_then(|options| serve::run(&options))

@@ -30,8 +30,8 @@ impl fmt::Display for ConfigError {
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
-        // Messages of vendor libraries may hold line breaks; ours stays one line.
-        write!(f, ": {}", self.message.replace(['\n', '\r'], " "))
+        // Messages of vendor libraries may hold line breaks, and a quoted key a terminal's commands as escapes of TOML.
+        write!(f, ": {}", self.message.replace(char::is_control, " "))
     }
 }
 
