@@ -156,6 +156,11 @@ impl fmt::Display for Mode {
 mod tests {
     use super::*;
 
+    #[test]
+    fn modes_are_shown_as_they_stand_in_the_configuration() {
+        assert_eq!([Mode::Enforce, Mode::Shadow].map(|mode| mode.to_string()), ["enforce", "shadow"]);
+    }
+
     fn only(name: &str) -> Rule {
         Rule { name: name.into(), principal_arns: vec![Pattern::new(name)], ..Rule::default() }
     }

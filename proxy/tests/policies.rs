@@ -133,6 +133,25 @@ fn every_mistake_has_its_place() {
     }
 }
 
+/// The log of a denial would name nothing.
+#[test]
+fn a_blank_id_is_none() {
+    let policies = parse("@id(\" \") permit(principal, action, resource);");
+    let key = KeyId::parse("foo").unwrap();
+    let asked = Asked {
+        key: &key,
+        operation: Operation::Encrypt,
+        principal_arn: ALICE,
+        kms_key_arn: None,
+        kms_operation: "Encrypt",
+        via_service: None,
+        source_vpc: None,
+        source_vpce: None,
+        access_key_id: "",
+    };
+    assert!(matches!(policies.decide(&asked), Ok(names) if names.iter().eq(&["policy0"])));
+}
+
 #[test]
 fn a_schema_is_held_against_what_the_proxy_says_of_requests() {
     let with = |from: &str, to: &str| {
@@ -147,6 +166,9 @@ fn a_schema_is_held_against_what_the_proxy_says_of_requests() {
         ("kmsKeyArn?: String", "kmsKeyArn: String"),
         ("accessKeyId: String", "accessKeyId: String, hour: Long"),
         ("sourceVpce?: String,", ""),
+        ("sourceVpc?: String,", ""),
+        ("kmsViaService?: String,", ""),
+        ("kmsKeyArn?: String,", ""),
         ("GetKeyMetadata, Encrypt", "Encrypt"),
         ("entity Key in [KeyStore]", "entity Key"),
         ("entity Principal in [Account]", "entity Principal"),

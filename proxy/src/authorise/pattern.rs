@@ -107,6 +107,11 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_is_shown_as_written() {
+        assert_eq!(Pattern::new("arn:*:key/?").to_string(), "arn:*:key/?");
+    }
+
+    #[test]
     fn many_wildcards_do_not_explode() {
         // Exponential for a matcher that tries every split: 2,048 is the longest ARN (XKS-NET-7).
         let text = "a".repeat(2_048);
