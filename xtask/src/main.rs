@@ -4,12 +4,14 @@
 //! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand;
 //! - `cargo xtask reliability`: measures what each fault of the HSM does, and renews `proxy/RELIABILITY.md`;
 //! - `cargo xtask soak`: full load, faults and reloads for minutes;
+//! - `cargo xtask bench instructions`: instructions and allocations of the hot paths, against the committed figures;
 //! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
 mod apt;
+mod instructions;
 mod packaging;
 mod prometheus;
 mod serve;
@@ -27,6 +29,8 @@ Usage: cargo xtask COMMAND
   serve-softhsm [--port N] [--tls | --mtls]
                                    run the daemon over a throwaway SoftHSM2 token until Ctrl-C
                                    (port 8080, with TLS 8443; --mtls demands a client certificate)
+  bench instructions [--renew]     count instructions and allocations of the hot paths under callgrind (installs valgrind
+                                   when missing, needs root), and compare with, or renew, benches/instructions.toml
   packaging                        build the Debian package, check unit, image and manifests
   soak [--minutes N] [--connections N]
                                    full load with faults and reloads over SoftHSM2 (10 minutes, 32 connections)";
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["test"] => test(),
         ["packaging"] => packaging::run_all(),
+        ["bench", "instructions", options @ ..] => instructions::run(options),
         ["soak", options @ ..] => soak::run(options),
         ["reliability"] => reliability(),
         ["serve-softhsm", options @ ..] => {
