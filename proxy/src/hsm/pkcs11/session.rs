@@ -24,9 +24,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a key is found and recognised by.
-const NAMES: [AttributeType; 2] = [AttributeType::Label, AttributeType::Id];
-
 const TAG_BYTES: usize = 16;
 const TAG_BITS: u64 = 128;
 
@@ -316,8 +313,8 @@ pub(super) struct TokenSession {
 struct Key {
     handle: ObjectHandle,
     facts: KeyFacts,
-    /// Its label and id, as the HSM told them when it was found.
-    names: Arc<[Attribute]>,
+    /// The label or id it is named by, as the HSM told it when the key was found.
+    named: Arc<[Attribute]>,
 }
 
 impl Device for TokenSession {
@@ -458,9 +455,12 @@ impl TokenSession {
     /// out. A handle may be given to another object once its own is destroyed, and there are libraries that renumber
     /// objects when they connect anew: without this a ciphertext would be made with another key, and later fail to
     /// decrypt. For a decrypt the tag says it, so there it is asked only when that is wrong.
+    ///
+    /// Only the attribute that names the key is asked: SoftHSM2 opens the token's file and decrypts for each one. Whatever
+    /// bears that name now is the key that a decrypt will find by it.
     fn confirm(&mut self, name: &KeyName, key: &Key) -> Result<(), HsmError> {
-        let names = self.call(|raw| raw.get_attributes(key.handle, &NAMES))?;
-        if names[..] == key.names[..] {
+        let named = self.call(|raw| raw.get_attributes(key.handle, &[naming(name)]))?;
+        if named[..] == key.named[..] {
             return Ok(());
         }
         self.lost = true;
@@ -485,8 +485,8 @@ impl TokenSession {
             match found.as_slice() {
                 [] => {}
                 [handle] => {
-                    let names = self.call(|raw| raw.get_attributes(*handle, &NAMES))?.into();
-                    return Ok(Key { handle: *handle, facts: self.facts(name, *handle)?, names });
+                    let named = self.call(|raw| raw.get_attributes(*handle, &[naming(name)]))?.into();
+                    return Ok(Key { handle: *handle, facts: self.facts(name, *handle)?, named });
                 }
                 several => {
                     return Err(HsmError::new(
@@ -628,6 +628,14 @@ impl TokenSession {
             }
         }
         HsmError { kind: verdict.kind, ck_rv: Some(verdict.ck_rv), detail: format!("C_{function:?}: {rv:?}") }
+    }
+}
+
+/// The attribute that a key is found and recognised by.
+fn naming(name: &KeyName) -> AttributeType {
+    match name {
+        KeyName::Label(_) => AttributeType::Label,
+        KeyName::Id(_) => AttributeType::Id,
     }
 }
 
