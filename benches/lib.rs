@@ -1,4 +1,9 @@
-//! What the benchmarks share: one key store's credential and a signer that is not ours. See README.md in this directory.
+//! What the benchmarks share: one key store's credential, a signer that is not ours, and the proxy core over an HSM that
+//! takes no time. See README.md in this directory.
+
+pub mod policies;
+pub mod proxy_core;
+pub mod requests;
 
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
@@ -17,14 +22,16 @@ pub const REGION: &str = "eu-west-1";
 pub const HOST: &str = "xks-proxy.example.com";
 /// The URI of an encrypt call.
 pub const PATH: &str = "/example/kms/xks/v1/keys/a-key-of-a-customer/encrypt";
+/// The URI of a decrypt call.
+pub const DECRYPT_PATH: &str = "/example/kms/xks/v1/keys/a-key-of-a-customer/decrypt";
 /// When it is signed, since 1970.
 pub const NOW: Duration = Duration::from_secs(1_780_000_000);
 
-/// All headers of a POST of `body` to [`PATH`], signed by AWS's own signer.
+/// All headers of a POST of `body` to `path`, signed by AWS's own signer.
 ///
 /// # Errors
 /// When that signer refuses the request.
-pub fn signed_headers(body: &[u8]) -> Result<HeaderMap, Box<dyn Error>> {
+pub fn signed_headers(path: &str, body: &[u8]) -> Result<HeaderMap, Box<dyn Error>> {
     let identity = Credentials::from_keys(ID, SECRET, None).into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
@@ -37,7 +44,7 @@ pub fn signed_headers(body: &[u8]) -> Result<HeaderMap, Box<dyn Error>> {
     let unsigned = [("content-type", "application/json"), ("host", HOST)];
     let request = SignableRequest::new(
         "POST",
-        format!("https://{HOST}{PATH}"),
+        format!("https://{HOST}{path}"),
         unsigned.into_iter(),
         SignableBody::Bytes(body),
     )?;

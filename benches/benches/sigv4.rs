@@ -10,7 +10,7 @@ use xks_proxy::sigv4::{Credential, Received, verify};
 #[expect(clippy::expect_used, reason = "without a signed request there is nothing to measure")]
 fn sigv4(criterion: &mut Criterion) {
     let body = [b'x'; 600];
-    let headers = signed_headers(&body).expect("the request can be signed");
+    let headers = signed_headers(PATH, &body).expect("the request can be signed");
     let received =
         Received { method: "POST", path: PATH, query: "", headers: &headers, authority: None, body: &body };
     let other = "K2ANOTHERID3XXXXXXXX";

@@ -5,6 +5,7 @@
 //! - `cargo xtask reliability`: measures what each fault of the HSM does, and renews `proxy/RELIABILITY.md`;
 //! - `cargo xtask fuzz`: runs a fuzz target, coverage-guided, and tends its corpus;
 //! - `cargo xtask soak`: full load, faults and reloads for minutes;
+//! - `cargo xtask bench instructions`: instructions and allocations of the hot paths, against the committed figures;
 //! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@
 
 mod apt;
 mod fuzz;
+mod instructions;
 mod packaging;
 mod prometheus;
 mod serve;
@@ -34,6 +36,8 @@ Usage: cargo xtask COMMAND
                                    run one, coverage-guided (60 seconds, 1 job)
   fuzz TARGET --input FILE         run one input, such as a finding
   fuzz minimise TARGET             renew the committed corpus from what runs have found
+  bench instructions [--renew]     count instructions and allocations of the hot paths under callgrind (installs valgrind
+                                   when missing, needs root), and compare with, or renew, benches/instructions.toml
   packaging                        build the Debian package, check unit, image and manifests
   soak [--minutes N] [--connections N]
                                    full load with faults and reloads over SoftHSM2 (10 minutes, 32 connections)";
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["test"] => test(),
         ["packaging"] => packaging::run_all(),
+        ["bench", "instructions", options @ ..] => instructions::run(options),
         ["soak", options @ ..] => soak::run(options),
         ["fuzz", words @ ..] => match fuzz::Request::parse(words) {
             Ok(request) => request.perform(),

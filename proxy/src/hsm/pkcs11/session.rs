@@ -24,9 +24,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a key is found and recognised by.
-const NAMES: [AttributeType; 2] = [AttributeType::Label, AttributeType::Id];
-
 const TAG_BYTES: usize = 16;
 const TAG_BITS: u64 = 128;
 
@@ -316,8 +313,6 @@ pub(super) struct TokenSession {
 struct Key {
     handle: ObjectHandle,
     facts: KeyFacts,
-    /// Its label and id, as the HSM told them when it was found.
-    names: Arc<[Attribute]>,
 }
 
 impl Device for TokenSession {
@@ -359,7 +354,7 @@ impl TokenSession {
     ) -> Result<Sealed, HsmError> {
         let key = self.key_that(name, |facts| usable(name, facts, facts.encrypt, "encrypt"))?;
         let sealed = self.seal(key.handle, aad.as_bytes(), plaintext.expose())?;
-        self.confirm(name, &key)?;
+        self.confirm(name, key.handle)?;
         Ok(sealed)
     }
 
@@ -380,7 +375,7 @@ impl TokenSession {
         let Some(rv) = says_nothing(&error) else {
             let error = self.failed(&error);
             if error.kind == HsmErrorKind::CiphertextRejected {
-                self.confirm(name, &key)?;
+                self.confirm(name, key.handle)?;
             }
             return Err(error);
         };
@@ -392,7 +387,7 @@ impl TokenSession {
             Err(error) => error,
         };
         if says_nothing(&error).is_some() {
-            self.confirm(name, &key)?;
+            self.confirm(name, key.handle)?;
             return Err(HsmError {
                 kind: HsmErrorKind::CiphertextRejected,
                 ck_rv: Some(judge(rv).ck_rv),
@@ -458,18 +453,20 @@ impl TokenSession {
     /// out. A handle may be given to another object once its own is destroyed, and there are libraries that renumber
     /// objects when they connect anew: without this a ciphertext would be made with another key, and later fail to
     /// decrypt. For a decrypt the tag says it, so there it is asked only when that is wrong.
-    fn confirm(&mut self, name: &KeyName, key: &Key) -> Result<(), HsmError> {
-        let names = self.call(|raw| raw.get_attributes(key.handle, &NAMES))?;
-        if names[..] == key.names[..] { Ok(()) } else { Err(self.renumbered(name)) }
-    }
-
-    /// Handles mean something else by now, so nothing that this session remembers can be used.
-    fn renumbered(&mut self, name: &KeyName) -> HsmError {
+    ///
+    /// Only the attribute that names the key is asked: SoftHSM2 opens the token's file and decrypts for each one. Whatever
+    /// bears that name now is the key that a decrypt will find by it.
+    fn confirm(&mut self, name: &KeyName, handle: ObjectHandle) -> Result<(), HsmError> {
+        let (asked, wanted) = naming(name);
+        let named = self.call(|raw| raw.get_attributes(handle, &[asked]))?;
+        if named[..] == [wanted] {
+            return Ok(());
+        }
         self.lost = true;
-        HsmError::new(
+        Err(HsmError::new(
             HsmErrorKind::SessionLost,
             format!("the handle of the key with {name} now names another object"),
-        )
+        ))
     }
 
     /// A secret key with this name; failing that a private key, only so that its facts can say what it is.
@@ -477,10 +474,7 @@ impl TokenSession {
         let opener = Arc::clone(&self.opener);
         // Searches race with logins, not with each other.
         let _turn = opener.module.turns.share();
-        let named = match name {
-            KeyName::Label(label) => Attribute::Label(label.as_bytes().to_vec()),
-            KeyName::Id(id) => Attribute::Id(id.clone()),
-        };
+        let (_, named) = naming(name);
         for class in [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY] {
             let template = [Attribute::Class(class), named.clone()];
             let found = self.call(|raw| raw.find_objects(&template))?;
@@ -489,12 +483,9 @@ impl TokenSession {
                 [handle] => {
                     let facts = self.facts(name, *handle)?;
                     // Last, so that it vouches for the facts too: since the search the handle may have been given to
-                    // another object, whose names would later confirm the wrong key.
-                    let names = self.call(|raw| raw.get_attributes(*handle, &NAMES))?;
-                    if !names.contains(&named) {
-                        return Err(self.renumbered(name));
-                    }
-                    return Ok(Key { handle: *handle, facts, names: names.into() });
+                    // another object.
+                    self.confirm(name, *handle)?;
+                    return Ok(Key { handle: *handle, facts });
                 }
                 several => {
                     return Err(HsmError::new(
@@ -636,6 +627,14 @@ impl TokenSession {
             }
         }
         HsmError { kind: verdict.kind, ck_rv: Some(verdict.ck_rv), detail: format!("C_{function:?}: {rv:?}") }
+    }
+}
+
+/// The attribute that a key is found and recognised by, and its type.
+fn naming(name: &KeyName) -> (AttributeType, Attribute) {
+    match name {
+        KeyName::Label(label) => (AttributeType::Label, Attribute::Label(label.as_bytes().to_vec())),
+        KeyName::Id(id) => (AttributeType::Id, Attribute::Id(id.clone())),
     }
 }
 
