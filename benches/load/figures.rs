@@ -59,7 +59,13 @@ pub(crate) struct ProxyFigures {
 }
 
 impl Figures {
-    pub(crate) fn new(target: &Target, shape: &Shape, tally: &Tally, before: &Moment, after: &Moment) -> Self {
+    pub(crate) fn new(
+        target: &Target,
+        shape: &Shape,
+        tally: &Tally,
+        before: &Moment,
+        after: &Moment,
+    ) -> Self {
         let seconds = (after.at - before.at).as_secs_f64();
         let answered = (after.answered - before.answered) as f64;
         let per_request = |cpu: std::time::Duration| match answered {
@@ -111,13 +117,16 @@ impl Figures {
     /// How many answers were not right, and how many requests had none.
     pub(crate) fn others(&self) -> u64 {
         let count = |map: &BTreeMap<String, u64>| map.values().sum::<u64>();
-        let refused: u64 = self.answers.iter().filter(|(kind, _)| *kind != "200").map(|(_, count)| count).sum();
+        let refused: u64 =
+            self.answers.iter().filter(|(kind, _)| *kind != "200").map(|(_, count)| count).sum();
         refused + count(&self.wrong) + count(&self.lost)
     }
 
     /// Whether something was answered, and nothing wrong or lost.
     pub(crate) fn held(&self) -> bool {
-        self.wrong.is_empty() && self.lost.is_empty() && self.answers.get("200").is_some_and(|right| *right > 0)
+        self.wrong.is_empty()
+            && self.lost.is_empty()
+            && self.answers.get("200").is_some_and(|right| *right > 0)
     }
 }
 
@@ -125,7 +134,9 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |map: &BTreeMap<String, u64>| match map.is_empty() {
             true => "0".to_owned(),
-            false => map.iter().map(|(what, count)| format!("{count} × {what}")).collect::<Vec<_>>().join("; "),
+            false => {
+                map.iter().map(|(what, count)| format!("{count} × {what}")).collect::<Vec<_>>().join("; ")
+            }
         };
         let ms = |us: u64| us as f64 / 1_000.0;
         let loop_kind = match self.rate_asked_per_s {
@@ -133,7 +144,11 @@ impl fmt::Display for Figures {
             None => "closed loop".into(),
         };
         writeln!(f, "{}, {}, {} connections, {loop_kind}", self.endpoint, self.operation, self.connections)?;
-        writeln!(f, "throughput     {:.0} requests/s over {:.1} s, {:.0} of them right", self.throughput_per_s, self.seconds, self.right_per_s)?;
+        writeln!(
+            f,
+            "throughput     {:.0} requests/s over {:.1} s, {:.0} of them right",
+            self.throughput_per_s, self.seconds, self.right_per_s
+        )?;
         writeln!(
             f,
             "latency        p50 {:.3} ms, p90 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms, max {:.3} ms",

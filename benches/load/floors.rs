@@ -197,7 +197,8 @@ pub(crate) async fn run(arguments: &FloorsArguments) -> Result<bool, String> {
     };
     let mut entries = Vec::new();
     for stage in &STAGES {
-        let wanted: Vec<_> = stage.measurements.iter().filter(|(name, ..)| wanted(stage.name, name)).collect();
+        let wanted: Vec<_> =
+            stage.measurements.iter().filter(|(name, ..)| wanted(stage.name, name)).collect();
         if wanted.is_empty() {
             continue;
         }
@@ -297,8 +298,14 @@ fn floors(entries: &[Entry]) -> Vec<Floor> {
             .map(|r| Floor::at_most("CPU per encrypt over SoftHSM2, of the sample's", 1.0 / 3.0, 0.25, r)),
         ratio(SLOW, "encrypt", "right_per_s")
             .map(|r| Floor::at_least("encrypts/s over an HSM of 5 ms, of the sample's", 12.0, 16.0, r)),
-        ours(SLOW, "encrypt, 1,800/s", p99_ms)
-            .map(|ms| Floor::at_most("p99 of encrypt at 1,800/s over an HSM of 5 ms, ms", 3.0 * HSM_MS, 3.0 * HSM_MS, ms)),
+        ours(SLOW, "encrypt, 1,800/s", p99_ms).map(|ms| {
+            Floor::at_most(
+                "p99 of encrypt at 1,800/s over an HSM of 5 ms, ms",
+                3.0 * HSM_MS,
+                3.0 * HSM_MS,
+                ms,
+            )
+        }),
         ours(SOFTHSM, THOUSAND, memory)
             .map(|mib| Floor::at_most("memory under 1,000 connections, MiB", 64.0, 32.0, mib)),
         ours(TLS, THOUSAND, memory)
@@ -350,7 +357,8 @@ fn table(entries: &[Entry], floors: &[Floor]) -> String {
     for operation in ["encrypt", "decrypt"] {
         let name = format!("{operation}, 1 connection");
         if let Some(entry) = entries.iter().find(|entry| entry.stage == FAR && entry.measurement == name) {
-            let trips = |measured: &Measured| measured.median(|run| run.latency_us.p50 as f64 / 1_000.0) / HSM_MS;
+            let trips =
+                |measured: &Measured| measured.median(|run| run.latency_us.p50 as f64 / 1_000.0) / HSM_MS;
             let _ = write!(text, "\nround trips to the HSM per {operation}: ours ");
             let _ = write!(text, "{:.1}", entry.ours().map_or(f64::NAN, trips));
             if let Some(both) = &entry.comparison {
@@ -380,7 +388,9 @@ fn panels(entries: &[Entry]) -> Vec<Panel> {
             .filter_map(|entry| entry.comparison.as_ref().map(|both| (entry, both)))
             .flat_map(|(entry, both)| {
                 let name = |who: &str| match entry.measurement {
-                    "encrypt" => format!("{}, {who}", entry.stage.trim_end_matches(" for every call to the HSM")),
+                    "encrypt" => {
+                        format!("{}, {who}", entry.stage.trim_end_matches(" for every call to the HSM"))
+                    }
                     other => format!("{other}, {who}"),
                 };
                 [&both.a, &both.b].map(|measured| Row {

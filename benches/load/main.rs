@@ -33,6 +33,7 @@ mod tally;
 mod target;
 mod worker;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use floors::FloorsArguments;
 use shape::Shape;
@@ -78,7 +79,10 @@ struct RunArguments {
 /// Exit codes: 0 all answers were right, 1 some were wrong or lost or none succeeded, 2 bad usage or no such proxy, 130
 /// ended by Ctrl-C.
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -104,6 +108,23 @@ fn main() -> ExitCode {
             ExitCode::from(130)
         }
     }
+}
+
+/// Help as clap writes it, and a mistake in one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        error.exit();
+    }
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let line = lines.join(" ");
+    eprintln!("load: {}; --help lists the options", line.trim_start_matches("error: "));
+    ExitCode::from(2)
 }
 
 /// Whether every answer was right.

@@ -60,7 +60,8 @@ struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
     fn new() -> std::io::Result<Self> {
-        let descriptor = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let descriptor =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         Ok(Self(AsyncFd::new(descriptor)?))
     }
 

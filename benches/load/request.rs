@@ -152,10 +152,11 @@ impl Author {
 
     /// Signs a few requests of every operation that has a body, to be repeated.
     pub(crate) fn sign_beforehand(&mut self) {
-        let pre_signed = Operation::ALL.map(|operation| match self.templates[operation as usize].is_empty() {
-            true => Vec::new(),
-            false => (0..PRE_SIGNED_PER_OPERATION).map(|n| self.sign(operation, n as u64)).collect(),
-        });
+        let pre_signed =
+            Operation::ALL.map(|operation| match self.templates[operation as usize].is_empty() {
+                true => Vec::new(),
+                false => (0..PRE_SIGNED_PER_OPERATION).map(|n| self.sign(operation, n as u64)).collect(),
+            });
         self.pre_signed = Some(pre_signed);
     }
 

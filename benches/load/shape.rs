@@ -61,7 +61,8 @@ impl Shape {
     /// One line that says which of them is wrong.
     pub(crate) fn of(words: &str) -> Result<Self, String> {
         let parsed = <Words as clap::Parser>::try_parse_from(words.split_whitespace());
-        let shape = parsed.map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?.shape;
+        let shape =
+            parsed.map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?.shape;
         shape.check().map(|()| shape)
     }
 
@@ -133,15 +134,14 @@ impl std::str::FromStr for Mix {
         let mut shares: Vec<(Operation, u32)> = Vec::new();
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').unwrap_or((part, "1"));
-            let operation = Operation::ALL
-                .into_iter()
-                .find(|operation| operation.as_str() == name)
-                .ok_or_else(|| format!("no operation {name:?}: write encrypt, decrypt, metadata or health"))?;
-            let weight = weight
-                .parse()
-                .ok()
-                .filter(|weight| (1..=Self::WEIGHT_MAX).contains(weight))
-                .ok_or_else(|| format!("weight {weight:?} is not a number from 1 to {}", Self::WEIGHT_MAX))?;
+            let operation =
+                Operation::ALL.into_iter().find(|operation| operation.as_str() == name).ok_or_else(|| {
+                    format!("no operation {name:?}: write encrypt, decrypt, metadata or health")
+                })?;
+            let weight =
+                weight.parse().ok().filter(|weight| (1..=Self::WEIGHT_MAX).contains(weight)).ok_or_else(
+                    || format!("weight {weight:?} is not a number from 1 to {}", Self::WEIGHT_MAX),
+                )?;
             if shares.iter().any(|(named, _)| *named == operation) {
                 return Err(format!("{name} stands there twice"));
             }
@@ -196,9 +196,11 @@ mod tests {
     #[test]
     fn options_that_do_not_go_together_are_refused() {
         assert!(Shape::of("").is_ok());
-        for (words, part) in
-            [("--threads 17", "17 threads"), ("--pre-signed --seconds 240", "five minutes"), ("--rate 0", "0")]
-        {
+        for (words, part) in [
+            ("--threads 17", "17 threads"),
+            ("--pre-signed --seconds 240", "five minutes"),
+            ("--rate 0", "0"),
+        ] {
             let message = Shape::of(words).unwrap_err();
             assert!(message.contains(part) && !message.contains('\n'), "{message}");
         }

@@ -139,12 +139,9 @@ pub(crate) async fn run(arguments: &SideBySideArguments) -> Result<bool, String>
             return Err(format!("cannot tell which process serves {}: name it with pid=N", target.endpoint));
         }
     }
-    let comparison = compare(
-        [(&arguments.a.name, &a), (&arguments.b.name, &b)],
-        &arguments.shape,
-        arguments.pairs,
-    )
-    .await?;
+    let comparison =
+        compare([(&arguments.a.name, &a), (&arguments.b.name, &b)], &arguments.shape, arguments.pairs)
+            .await?;
     println!("{comparison}");
     if let Some(path) = &arguments.json {
         crate::write_json(path, &comparison)?;
@@ -183,9 +180,15 @@ pub(crate) async fn compare(
     let ratios = COMPARED
         .into_iter()
         .map(|(name, figure)| {
-            let pairs: Vec<f64> =
-                a.runs.iter().zip(&b.runs).map(|(a, b)| figure(a) / figure(b)).filter(|r| r.is_finite()).collect();
-            let (min, max) = pairs.iter().fold((f64::INFINITY, 0.0_f64), |(min, max), r| (min.min(*r), max.max(*r)));
+            let pairs: Vec<f64> = a
+                .runs
+                .iter()
+                .zip(&b.runs)
+                .map(|(a, b)| figure(a) / figure(b))
+                .filter(|r| r.is_finite())
+                .collect();
+            let (min, max) =
+                pairs.iter().fold((f64::INFINITY, 0.0_f64), |(min, max), r| (min.min(*r), max.max(*r)));
             (name, Ratio { median: median(&pairs), min, max, pairs })
         })
         .collect();
@@ -205,7 +208,11 @@ fn median(values: &[f64]) -> f64 {
 impl Comparison {
     /// A panel for each thing compared.
     fn panels(&self) -> Vec<Panel> {
-        let titles = ["right answers per second", "CPU time of the proxy per request, µs", "latency, 99th percentile, µs"];
+        let titles = [
+            "right answers per second",
+            "CPU time of the proxy per request, µs",
+            "latency, 99th percentile, µs",
+        ];
         COMPARED
             .iter()
             .zip(titles)
@@ -267,9 +274,11 @@ mod tests {
         let contestant: Contestant = "http://127.0.0.1:1,name=ours,pid=17,key=a".parse().unwrap();
         assert_eq!((contestant.name.as_str(), contestant.target.pid), ("ours", Some(17)));
         assert_eq!(contestant.target.key, "a");
-        for (text, part) in
-            [("http://h,pid=x", "pid=x"), ("http://h,colour=red", "no \"colour\""), ("http://h,x", "NAME=VALUE")]
-        {
+        for (text, part) in [
+            ("http://h,pid=x", "pid=x"),
+            ("http://h,colour=red", "no \"colour\""),
+            ("http://h,x", "NAME=VALUE"),
+        ] {
             assert!(text.parse::<Contestant>().unwrap_err().contains(part));
         }
     }

@@ -135,7 +135,9 @@ impl Target {
         let tls = match (is_tls, &arguments.ca) {
             (false, None) => None,
             (false, Some(_)) => return Err(format!("{endpoint} is not https, so it needs no --ca")),
-            (true, None) => return Err(format!("{endpoint} needs --ca FILE, the authority of its certificate")),
+            (true, None) => {
+                return Err(format!("{endpoint} needs --ca FILE, the authority of its certificate"));
+            }
             (true, Some(file)) => {
                 let name = ServerName::try_from(bare.to_owned())
                     .map_err(|_| format!("{endpoint}: {bare} is no name a certificate can have"))?;
@@ -152,9 +154,9 @@ impl Target {
             region: arguments.region.clone(),
             access_key_id: arguments.access_key_id.clone(),
             secret: secret(arguments)?,
-            pid: arguments.pid.or_else(|| {
-                address.ip().is_loopback().then(|| process::listening_on(port)).flatten()
-            }),
+            pid: arguments
+                .pid
+                .or_else(|| address.ip().is_loopback().then(|| process::listening_on(port)).flatten()),
             endpoint,
         })
     }
@@ -177,9 +179,8 @@ impl Target {
 
 fn secret(arguments: &TargetArguments) -> Result<Secret, String> {
     let text = match (&arguments.secret_file, &arguments.secret_env) {
-        (Some(file), _) => {
-            std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?
-        }
+        (Some(file), _) => std::fs::read_to_string(file)
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?,
         (None, Some(name)) => {
             std::env::var(name).map_err(|_| format!("the environment variable {name} holds no secret"))?
         }

@@ -152,7 +152,8 @@ impl Worker {
 async fn prepare_decrypts(author: &mut Author, connection: &mut Connection) -> Result<(), String> {
     for number in 0..author.encrypts_to_prepare() {
         let request = author.write(Operation::Encrypt, number as u64);
-        let answer = timeout(PATIENCE, connection.ask(&request)).await.unwrap_or_else(|_| Err("no answer".into()));
+        let answer =
+            timeout(PATIENCE, connection.ask(&request)).await.unwrap_or_else(|_| Err("no answer".into()));
         let answer = answer.map_err(|why| format!("cannot encrypt what is to be decrypted: {why}"))?;
         if answer.status != 200 {
             let name = answers::read_error(&answer.body).map_or("no error name", |name| name.as_str());
@@ -211,7 +212,11 @@ impl Desk {
         }
     }
 
-    async fn ask(&self, connection: &mut Option<Connection>, request: &Request) -> Result<(u16, Vec<u8>), String> {
+    async fn ask(
+        &self,
+        connection: &mut Option<Connection>,
+        request: &Request,
+    ) -> Result<(u16, Vec<u8>), String> {
         let open = match connection {
             Some(open) => open,
             None => match Connection::open(&self.target, self.shape.http2).await {

@@ -6,8 +6,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ pub(crate) struct Options {
     mtls: bool,
     /// As shipped, without a word, and with room for many requests.
     for_load: bool,
-    /// How long each C_Encrypt and C_Decrypt of the HSM takes longer than SoftHSM2's own.
+    /// How much longer each encryption and decryption in the HSM takes than SoftHSM2's own.
     hsm_latency_ms: Option<u32>,
     /// Whether every other call to the HSM takes as long, as over a network.
     every_call: bool,
@@ -107,7 +107,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
         }
     };
     // The proxy loads the fault module, and that the real one, when the HSM is to be slower than SoftHSM2 is.
-    let loaded = if options.hsm_latency_ms.is_some() { built.join("libsim_hsm_pkcs11.so") } else { module.clone() };
+    let loaded =
+        if options.hsm_latency_ms.is_some() { built.join("libsim_hsm_pkcs11.so") } else { module.clone() };
     let config = prepare(here, &loaded, options).map_err(wrong("write the configuration"))?;
     let itself = std::env::current_exe().map_err(wrong("find this program"))?;
     let softhsm_conf = here.join("softhsm2.conf");
@@ -121,7 +122,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
             command.args(["serve", "--config"]).arg(&config);
             command
         }
-        Some(program) => sample::command(program, here, &loaded, options).map_err(wrong("write its settings"))?,
+        Some(program) => {
+            sample::command(program, here, &loaded, options).map_err(wrong("write its settings"))?
+        }
     };
     let mut daemon = command
         .env("SOFTHSM2_CONF", &softhsm_conf)
@@ -156,7 +159,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     let status = daemon.wait().map_err(wrong("wait for the daemon"))?;
     // The sample knows no signal, so that ends it the hard way.
-    if status.success() || options.sample.is_some() { Ok(()) } else { Err(format!("the daemon ended with {status}")) }
+    if status.success() || options.sample.is_some() {
+        Ok(())
+    } else {
+        Err(format!("the daemon ended with {status}"))
+    }
 }
 
 /// Builds what is needed; gives where it is.
@@ -227,7 +234,8 @@ fn prepare(here: &Path, module: &Path, options: &Options) -> std::io::Result<std
         );
     }
     let config = here.join("xks-proxy.toml");
-    let mut pool = options.sessions.map_or_else(String::new, |sessions| format!("sessions_max = {sessions}\n"));
+    let mut pool =
+        options.sessions.map_or_else(String::new, |sessions| format!("sessions_max = {sessions}\n"));
     let mut limits = String::new();
     if options.for_load {
         limits = format!("[limits]\nin_flight_max = {ROOM_FOR_LOAD}\nconnections_max = {ROOM_FOR_LOAD}\n");
@@ -265,7 +273,8 @@ secret_file = "secret"
 
 /// The control file of the fault module that makes SoftHSM2 as slow as another HSM.
 fn slowness(options: &Options) -> String {
-    let functions = if options.every_call { r#""*""# } else { r#"["C_Encrypt", "C_Decrypt"]"# };
+    // There is one C_EncryptInit for an encryption, and two C_Encrypt: the first only asks how much room its output needs.
+    let functions = if options.every_call { r#""*""# } else { r#"["C_EncryptInit", "C_DecryptInit"]"# };
     match options.hsm_latency_ms {
         None => String::new(),
         Some(ms) => format!("[[fault]]\nfunction = {functions}\naction = \"delay\"\nms = {ms}\n"),
