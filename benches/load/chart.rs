@@ -40,8 +40,11 @@ h1,.title{font-weight:600}\
 pub(crate) fn svg(title: &str, panels: &[Panel]) -> String {
     let heights: Vec<u32> = panels.iter().map(|panel| TITLE + ROW * panel.rows.len() as u32).collect();
     let height = 2 * MARGIN + 24 + heights.iter().sum::<u32>();
-    let mut top = MARGIN + 24;
-    let tops = heights.iter().map(|height| std::mem::replace(&mut top, top + height));
+    let tops = heights.iter().scan(MARGIN + 24, |next, height| {
+        let top = *next;
+        *next += height;
+        Some(top)
+    });
     let drawn = html! {
         svg xmlns="http://www.w3.org/2000/svg" width=(WIDTH) height=(height) viewBox={ "0 0 " (WIDTH) " " (height) } role="img" {
             title { (title) }

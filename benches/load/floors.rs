@@ -229,7 +229,7 @@ pub(crate) async fn run(arguments: &FloorsArguments) -> Result<bool, String> {
                     (None, Some(Measured { name: "ours".into(), runs }))
                 }
             };
-            entries.push(Entry { stage: stage.name, measurement: *name, comparison, alone });
+            entries.push(Entry { stage: stage.name, measurement: name, comparison, alone });
         }
         ours.stop().await?;
         if let Some(sample) = sample {

@@ -58,9 +58,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// One measurement of one proxy.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Two running proxies in turn, A B A B: figures of each, and the ratio of each pair.
-    SideBySide(SideBySideArguments),
+    SideBySide(Box<SideBySideArguments>),
     /// Everything of README.md's table, on servers started for it.
     Floors(FloorsArguments),
 }

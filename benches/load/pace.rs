@@ -59,6 +59,11 @@ impl Pace {
 struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
+    #[expect(
+        deprecated,
+        reason = "its danger is a descriptor that is closed or replaced while it is registered; this one is owned, and \
+                  never given away"
+    )]
     fn new() -> std::io::Result<Self> {
         let descriptor =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;

@@ -100,7 +100,7 @@ pub(crate) struct Measured {
 
 impl Measured {
     /// The median of a figure over the runs.
-    pub(crate) fn median(&self, figure: fn(&Figures) -> f64) -> f64 {
+    pub(crate) fn median(&self, figure: Figure) -> f64 {
         median(&self.runs.iter().map(figure).collect::<Vec<_>>())
     }
 }
@@ -114,8 +114,11 @@ pub(crate) struct Ratio {
     pub(crate) max: f64,
 }
 
+/// One figure of a run.
+type Figure = fn(&Figures) -> f64;
+
 /// What is compared: its name in JSON, and the figure.
-const COMPARED: [(&str, fn(&Figures) -> f64); 3] = [
+const COMPARED: [(&str, Figure); 3] = [
     ("right_per_s", |figures| figures.right_per_s),
     ("cpu_us_per_request", Figures::proxy_cpu_us),
     ("latency_p99_us", |figures| figures.latency_us.p99 as f64),
