@@ -208,7 +208,7 @@ fn wrong(doing: &'static str) -> impl Fn(std::io::Error) -> String {
 }
 
 /// Everything the daemon reads, in `here`; gives back the configuration's path.
-fn prepare(here: &Path, module: &Path, options: &Options) -> std::io::Result<std::path::PathBuf> {
+fn prepare(here: &Path, module: &Path, options: &Options) -> std::io::Result<PathBuf> {
     let tokens = here.join("tokens");
     fs::create_dir(&tokens)?;
     let softhsm = format!(
