@@ -6,16 +6,19 @@
 //! - `cargo xtask fuzz`: runs a fuzz target, coverage-guided, and tends its corpus;
 //! - `cargo xtask soak`: full load, faults and reloads for minutes;
 //! - `cargo xtask bench instructions`: instructions and allocations of the hot paths, against the committed figures;
+//! - `cargo xtask bench`: load on a running proxy, two proxies side by side, the floors of speed;
 //! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
 mod apt;
+mod bench;
 mod fuzz;
 mod instructions;
 mod packaging;
 mod prometheus;
+mod sample;
 mod serve;
 mod soak;
 mod softhsm;
@@ -28,9 +31,13 @@ Usage: cargo xtask COMMAND
 
   test                             install SoftHSM2 and Prometheus when missing (needs root), then run every test
   reliability                      measure what each fault of the HSM does, and renew proxy/RELIABILITY.md
-  serve-softhsm [--port N] [--tls | --mtls]
+  serve-softhsm [--port N] [--tls | --mtls] [--for-load] [--sessions N] [--hsm-latency-ms N [--every-call]]
+                [--sample PROGRAM] [--directory DIR]
                                    run the daemon over a throwaway SoftHSM2 token until Ctrl-C
-                                   (port 8080, with TLS 8443; --mtls demands a client certificate)
+                                   (port 8080, with TLS 8443; --mtls demands a client certificate; --for-load: as
+                                   shipped, quiet, with room for 4,096 requests; --hsm-latency-ms: encrypt and decrypt
+                                   take so much longer, with --every-call every PKCS#11 call; --sample: AWS's sample
+                                   proxy in its place; --directory: where its files go)
   fuzz [--list]                    name the fuzz targets
   fuzz TARGET [--seconds N] [--jobs N]
                                    run one, coverage-guided (60 seconds, 1 job)
@@ -38,6 +45,10 @@ Usage: cargo xtask COMMAND
   fuzz minimise TARGET             renew the committed corpus from what runs have found
   bench instructions [--renew]     count instructions and allocations of the hot paths under callgrind (installs valgrind
                                    when missing, needs root), and compare with, or renew, benches/instructions.toml
+  bench load OPTIONS               load a running proxy; --help lists the options, as for the next three
+  bench side-by-side OPTIONS       two running proxies in turn
+  bench floors [OPTIONS]           start what is needed and measure every floor of benches/README.md
+  bench bare [--port N]            a server that does next to nothing, the limit of any proxy
   packaging                        build the Debian package, check unit, image and manifests
   soak [--minutes N] [--connections N]
                                    full load with faults and reloads over SoftHSM2 (10 minutes, 32 connections)";
@@ -60,6 +71,7 @@ fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         },
+        ["bench", words @ ..] => bench::run(words),
         ["reliability"] => reliability(),
         ["serve-softhsm", options @ ..] => {
             serve::Options::parse(options).and_then(|options| serve::run(&options))
@@ -119,6 +131,16 @@ fn release_directory() -> PathBuf {
     #[expect(clippy::disallowed_methods, reason = "cargo's own setting, and xtask is no part of the proxy")]
     let target = std::env::var_os("CARGO_TARGET_DIR");
     target.map_or_else(|| workspace().join("target"), PathBuf::from).join("release")
+}
+
+/// Runs a program that tells its user what is wrong by itself, and ends as it does.
+fn hand_over(command: &mut Command) -> Outcome {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        // A program ended by a signal has no code.
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(error) => Err(format!("cannot start {command:?}: {error}")),
+    }
 }
 
 /// Runs a command with its output on ours.
