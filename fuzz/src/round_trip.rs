@@ -41,7 +41,7 @@ enum Change {
 /// the answer is the same for all of them (XKS-DEC-2 to XKS-DEC-4). The integrity value is that of XKS-ENC-9.
 pub(crate) fn open() -> impl FnMut(&[u8]) {
     let world = World::new();
-    let [foo, other] = KEYS.map(|key| KeyId::parse(key).unwrap_or_else(|error| panic!("{error}")));
+    let [key, other] = KEYS.map(|name| KeyId::parse(name).unwrap_or_else(|error| panic!("{error}")));
     move |data| {
         let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
         let mut asked = json!({ "plaintext": STANDARD.encode(&input.plaintext) });
@@ -51,7 +51,7 @@ pub(crate) fn open() -> impl FnMut(&[u8]) {
         if input.integrity_value {
             asked["ciphertextDataIntegrityValueAlgorithm"] = json!("SHA_256");
         }
-        let sealed = match perform(&world, Operation::Encrypt, &foo, asked) {
+        let sealed = match perform(&world, Operation::Encrypt, &key, asked) {
             Ok(sealed) => sealed,
             Err(error) => {
                 assert_eq!(error.name, ErrorName::UnsupportedOperationException, "{error:?}");
@@ -63,9 +63,9 @@ pub(crate) fn open() -> impl FnMut(&[u8]) {
         if let Some(additional) = &input.additional {
             sent["additionalAuthenticatedData"] = json!(STANDARD.encode(additional));
         }
-        let key = if matches!(input.change, Change::Key) { &other } else { &foo };
+        let opener = if matches!(input.change, Change::Key) { &other } else { &key };
         let changed = change(&mut sent, &input);
-        let opened = perform(&world, Operation::Decrypt, key, sent);
+        let opened = perform(&world, Operation::Decrypt, opener, sent);
         drop((world.calls(), world.events()));
         match opened {
             Ok(opened) => {

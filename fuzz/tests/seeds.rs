@@ -1,7 +1,5 @@
 //! `corpus/http_request` holds the seeds of `src/seeds.rs`, byte for byte, so that other programs can read them.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests may fail as loudly as tests")]
-
 use std::path::PathBuf;
 
 fn file(name: &str) -> PathBuf {

@@ -255,12 +255,16 @@ fn special(operation: Operation, field: &Field) -> Vec<Mutation> {
             text("Base64 for URLs", malformed, |_, _| json!(URL_SAFE.encode([0xfb, 0xff, 0xfe])));
             text("Base64 with a line feed", lenient, |old, _| json!(format!("{old}\n")));
             if field.content == Content::Sealed {
-                text("a bit flipped", refused.clone(), |old, random| changed(old, random, flip));
+                text("a bit flipped", refused.clone(), |old, random| {
+                    changed(old, random, |bytes, random| flip(bytes, random))
+                });
                 text("cut short", refused.clone(), |old, random| changed(old, random, cut));
                 text("a byte longer", refused.clone(), |old, random| {
                     changed(old, random, |bytes, random| bytes.push(random.next_u32() as u8))
                 });
-                text("random", refused, |old, random| changed(old, random, refill));
+                text("random", refused, |old, random| {
+                    changed(old, random, |bytes, random| refill(bytes, random))
+                });
             } else {
                 let longest = Expected::error(requirement, &[]).or_success();
                 if name == "plaintext" {
@@ -299,7 +303,7 @@ fn changed(old: &str, random: &mut ChaCha20Rng, change: Change) -> Value {
     json!(STANDARD.encode(bytes))
 }
 
-fn flip(bytes: &mut Vec<u8>, random: &mut ChaCha20Rng) {
+fn flip(bytes: &mut [u8], random: &mut ChaCha20Rng) {
     let draw = random.next_u32() as usize;
     if let Some(at) = (draw / 8).checked_rem(bytes.len()) {
         bytes[at] ^= 1 << (draw % 8);
@@ -311,7 +315,7 @@ fn cut(bytes: &mut Vec<u8>, random: &mut ChaCha20Rng) {
     bytes.truncate(keep);
 }
 
-fn refill(bytes: &mut Vec<u8>, random: &mut ChaCha20Rng) {
+fn refill(bytes: &mut [u8], random: &mut ChaCha20Rng) {
     random.fill_bytes(bytes);
 }
 
