@@ -17,3 +17,12 @@ pub(crate) fn install(package: &str) -> Result<bool, String> {
     }
     Ok(has_apt)
 }
+
+/// Installs the program that a test calls, from the package of its name, when it is missing, we are root, and there is apt.
+pub(crate) fn ensure(program: &str) -> Outcome {
+    let is_there = || Command::new(program).arg("--version").output().is_ok();
+    if is_there() || (install(program)? && is_there()) {
+        return Ok(());
+    }
+    Err(format!("{program} is missing, which tests call: install it with your system's packages"))
+}

@@ -1,6 +1,6 @@
 //! The project's own commands, the only ones to learn besides cargo's:
 //!
-//! - `cargo xtask test`: installs SoftHSM2 and Prometheus when they are missing, then runs every test;
+//! - `cargo xtask test`: installs SoftHSM2, Prometheus, curl and openssl when they are missing, then runs every test;
 //! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand;
 //! - `cargo xtask reliability`: measures what each fault of the HSM does, and renews `proxy/RELIABILITY.md`;
 //! - `cargo xtask fuzz`: runs a fuzz target, coverage-guided, and tends its corpus;
@@ -29,7 +29,8 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  test                             install SoftHSM2 and Prometheus when missing (needs root), then run every test
+  test                             install what tests need and is missing (SoftHSM2, Prometheus, curl, openssl; needs root),
+                                   then run every test
   reliability                      measure what each fault of the HSM does, and renew proxy/RELIABILITY.md
   serve-softhsm [--port N] [--tls | --mtls] [--for-load] [--sessions N] [--hsm-latency-ms N [--every-call]]
                 [--sample PROGRAM] [--directory DIR]
@@ -101,6 +102,8 @@ fn test() -> Outcome {
     let module = softhsm::ensure()?;
     println!("SoftHSM2: {}", module.display());
     prometheus::ensure()?;
+    apt::ensure("curl")?;
+    apt::ensure("openssl")?;
     run(cargo().args(["test", "--workspace", "--all-features"]))
 }
 
