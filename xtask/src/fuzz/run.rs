@@ -85,8 +85,11 @@ pub(super) fn run(target: &str, time: Duration, jobs: u64) -> Outcome {
 pub(super) fn reproduce(target: &str, input: &Path) -> Outcome {
     let input = input.canonicalize().map_err(|error| format!("{}: {error}", input.display()))?;
     let mut command = Program::build()?.command(target);
-    crate::run(command.args([TIMEOUT, MEMORY_MAX]).env("RUST_BACKTRACE", "1").arg(&input))?;
-    println!("{target}: nothing found in {}", input.display());
+    let ran = command.args([TIMEOUT, MEMORY_MAX]).env("RUST_BACKTRACE", "1").arg(&input).status();
+    match ran.map_err(|error| format!("cannot start the fuzzer: {error}"))?.success() {
+        true => println!("{target}: nothing found in {}", input.display()),
+        false => return Err(format!("fuzz: {target} breaks on {}", input.display())),
+    }
     Ok(())
 }
 
@@ -107,7 +110,8 @@ fn start(
     let artifacts = format!("-artifact_prefix={}/", corpus.findings.display());
     let seconds = format!("-max_total_time={}", time.as_secs());
     command.args([&seconds, &artifacts, TIMEOUT, MEMORY_MAX, "-print_final_stats=1"]);
-    command.arg(&corpus.working).arg(&corpus.committed);
+    // What broke and where is one line; --input shows how it came there.
+    command.arg(&corpus.working).arg(&corpus.committed).env("RUST_BACKTRACE", "0");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().map_err(|error| format!("cannot start the fuzzer: {error}"))?;
     let lines = child.stderr.take().map(BufReader::new);
