@@ -23,9 +23,9 @@ pub(crate) struct Row {
 const WIDTH: u32 = 760;
 const MARGIN: u32 = 16;
 /// Where bars begin; names stand before it.
-const BARS_FROM: u32 = 230;
+const BARS_FROM: u32 = 260;
 /// The longest bar; its value stands behind it.
-const BAR_MAX: u32 = 420;
+const BAR_MAX: u32 = 400;
 const ROW: u32 = 24;
 const TITLE: u32 = 34;
 

@@ -122,6 +122,13 @@ impl Figures {
         refused + count(&self.wrong) + count(&self.lost)
     }
 
+    /// The share of requests that had no right answer, in per cent. CPU time and latency are of all answers, refusals among
+    /// them, so they say little where this is large.
+    pub(crate) fn others_percent(&self) -> f64 {
+        let (others, right) = (self.others() as f64, self.answers.get("200").copied().unwrap_or(0) as f64);
+        if others + right == 0.0 { 0.0 } else { 100.0 * others / (others + right) }
+    }
+
     /// Whether something was answered, and nothing wrong or lost.
     pub(crate) fn held(&self) -> bool {
         self.wrong.is_empty()
