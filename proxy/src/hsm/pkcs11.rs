@@ -6,6 +6,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `pool` | threads with one session each, bounded queue, deadline, setting hung calls aside |
+//! | `pace` | whether calls are short, so that fewer threads do |
 //! | `lanes` | that queue: a lane per key store, served in turn |
 //! | `inline` | the same operations on the caller's own thread, for the simulation |
 //! | `keeper` | replaces a lost session, and repeats the call once |
@@ -26,6 +27,7 @@ mod locks;
 mod login;
 mod module;
 pub mod names;
+mod pace;
 mod pool;
 mod session;
 mod settings;
@@ -46,6 +48,7 @@ use pool::{Limits, Pool};
 use session::{Opener, TokenIdentity, TokenSession};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::num::NonZero;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -123,6 +126,7 @@ impl Pkcs11Hsm {
         settings.check()?;
         let limits = Limits {
             threads: settings.sessions_max,
+            enough: std::thread::available_parallelism().map_or(1, NonZero::get),
             queue_max: settings.queue_max,
             set_aside_max: settings.set_aside_max,
             set_aside_after: settings.set_aside_after,
@@ -208,7 +212,10 @@ impl Hsm for Pkcs11Hsm {
         deadline: Instant,
     ) -> Answer<'a, Sealed> {
         let (key, aad, plaintext) = (key.clone(), aad.clone(), plaintext.clone());
-        Box::pin(self.pool.call(deadline, move |session| session.encrypt(&key, &aad, &plaintext)))
+        Box::pin(
+            self.pool
+                .call_to_settle(deadline, move |session| session.encrypt_unsettled(&key, &aad, &plaintext)),
+        )
     }
 
     fn decrypt<'a>(

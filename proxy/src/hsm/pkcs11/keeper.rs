@@ -11,6 +11,19 @@ pub(super) trait Device {
     /// It can no longer be used and is to be replaced.
     fn is_lost(&self) -> bool;
 
+    /// There are results that are not to be given out before [`settle`](Self::settle).
+    fn has_to_settle(&self) -> bool {
+        false
+    }
+
+    /// Whether the results since the last time may be given out. If it fails, none may.
+    fn settle(&mut self) -> Result<(), HsmError> {
+        Ok(())
+    }
+
+    /// Those results will not be given out.
+    fn discard(&mut self) {}
+
     /// Tries it after it was not used for long: a firewall may have forgotten its connection. It is lost if that fails.
     fn probe(&mut self) -> Result<(), HsmError>;
 }
@@ -28,11 +41,13 @@ pub(super) trait Open: Send + Sync + 'static {
 pub(super) struct Keeper<O: Open> {
     opener: Arc<O>,
     device: Option<O::Device>,
+    /// A device was given up that had something to settle.
+    left_unsettled: bool,
 }
 
 impl<O: Open> Keeper<O> {
     pub(super) fn new(opener: Arc<O>, device: Option<O::Device>) -> Self {
-        Self { opener, device }
+        Self { opener, device, left_unsettled: false }
     }
 
     /// There is a device, and it is not lost.
@@ -43,7 +58,7 @@ impl<O: Open> Keeper<O> {
     /// The device, opened if need be. A lost one is given up first.
     pub(super) fn device(&mut self) -> Result<&mut O::Device, HsmError> {
         if !self.is_ready() {
-            self.device = None;
+            self.give_up();
         }
         match &mut self.device {
             Some(device) => Ok(device),
@@ -62,10 +77,30 @@ impl<O: Open> Keeper<O> {
 
     /// Closes the device, whatever its state; the next use opens another.
     pub(super) fn give_up(&mut self) {
-        self.device = None;
+        self.left_unsettled |= self.device.take().is_some_and(|device| device.has_to_settle());
     }
 
-    /// Runs `call`; once more, on a new session, when the first was lost and `may_repeat` allows.
+    /// Whether the results since the last time may be given out. Not those of a device that is gone, or lost.
+    pub(super) fn settle(&mut self) -> Result<(), HsmError> {
+        let left = std::mem::take(&mut self.left_unsettled);
+        match self.device.as_mut().filter(|device| device.has_to_settle()) {
+            Some(device) if !left && !device.is_lost() => device.settle(),
+            None if !left => Ok(()),
+            _ => {
+                let detail = "the session was lost before its results were sure";
+                Err(HsmError::new(HsmErrorKind::SessionLost, detail))
+            }
+        }
+    }
+
+    /// Nobody will be given the results since the last time.
+    pub(super) fn discard(&mut self) {
+        self.left_unsettled = false;
+        self.device.iter_mut().for_each(Device::discard);
+    }
+
+    /// Runs `call`, whose result needs no settling; once more, on a new session, when the first was lost and `may_repeat`
+    /// allows.
     ///
     /// Repeating is safe: a repeated encrypt makes its own new IV and nobody has seen the first result, and a
     /// decrypt changes nothing.
@@ -92,11 +127,25 @@ mod tests {
     struct Numbered {
         number: usize,
         lost: bool,
+        unsettled: bool,
     }
 
     impl Device for Numbered {
         fn is_lost(&self) -> bool {
             self.lost
+        }
+
+        fn has_to_settle(&self) -> bool {
+            self.unsettled
+        }
+
+        fn settle(&mut self) -> Result<(), HsmError> {
+            self.unsettled = false;
+            Ok(())
+        }
+
+        fn discard(&mut self) {
+            self.unsettled = false;
         }
 
         fn probe(&mut self) -> Result<(), HsmError> {
@@ -112,7 +161,7 @@ mod tests {
         }
 
         fn open(self: &Arc<Self>) -> Result<Numbered, HsmError> {
-            Ok(Numbered { number: self.0.fetch_add(1, Ordering::Relaxed), lost: false })
+            Ok(Numbered { number: self.0.fetch_add(1, Ordering::Relaxed), lost: false, unsettled: false })
         }
     }
 
@@ -155,5 +204,33 @@ mod tests {
         );
         assert!(outcome.is_err());
         assert_eq!(calls.into_inner(), 2);
+    }
+
+    /// Between two calls of a batch the library may lose its sessions: the second gets a new one, and what that
+    /// settles says nothing about the first's result.
+    #[test]
+    fn what_a_session_left_unsettled_is_not_settled_by_the_next() {
+        let mut keeper = Keeper::new(Arc::new(Counter::default()), None);
+        let device = keeper.device().unwrap();
+        (device.unsettled, device.lost) = (true, true);
+        keeper.device().unwrap().unsettled = true;
+        assert_eq!(keeper.settle().unwrap_err().kind, HsmErrorKind::SessionLost);
+        assert_eq!(keeper.settle(), Ok(()), "the results of the new one are another matter");
+        keeper.device().unwrap().unsettled = true;
+        keeper.give_up();
+        assert_eq!(keeper.settle().unwrap_err().kind, HsmErrorKind::SessionLost, "nor by nobody");
+        keeper.device().unwrap().unsettled = true;
+        keeper.give_up();
+        keeper.device().unwrap().unsettled = true;
+        keeper.discard();
+        assert!(!keeper.device().unwrap().unsettled);
+        assert_eq!(keeper.settle(), Ok(()));
+        let device = keeper.device().unwrap();
+        (device.unsettled, device.lost) = (true, true);
+        assert_eq!(
+            keeper.settle().unwrap_err().kind,
+            HsmErrorKind::SessionLost,
+            "nor by one that is lost itself"
+        );
     }
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::Duration;
 use tokio::time::Instant;
+use xks_proxy_pkcs11::OneCall;
 
 /// How long an opening, closing or searching call may keep the others waiting before they go ahead of it.
 const TURN_PATIENCE: Duration = Duration::from_millis(500);
@@ -33,6 +34,8 @@ const RESET_INTERVAL: Duration = Duration::from_secs(1);
 /// [`Pkcs11Hsm`]: super::Pkcs11Hsm
 pub struct Module {
     pkcs11: Pkcs11,
+    /// The same library, for the calls of which each request makes some.
+    one_call: OneCall,
     /// Read while a call is inside the library, written while it is initialised.
     inside: RwLock<()>,
     pub(super) turns: Turns,
@@ -78,18 +81,23 @@ impl Module {
         if path.components().count() > 1 && !path.exists() {
             return Err(OpenError::ModuleAbsent(path.to_owned()));
         }
-        let pkcs11 = Pkcs11::new(path).map_err(|error| match error {
+        let explain = |error| match error {
             Error::LibraryLoading(why) => {
                 OpenError::ModuleNotLoadable(path.to_owned(), one_line(&why.to_string()))
             }
             Error::MissingSymbol(_) | Error::NullFunctionPointer => OpenError::NotPkcs11(path.to_owned()),
             other => OpenError::call(&other),
-        })?;
+        };
+        let pkcs11 = Pkcs11::new(path).map_err(explain)?;
+        // The same file is the same library to the system. (One that is replaced between the two lines would be another, which
+        // nobody initialises: every request would fail, and a restart mends it.)
+        let one_call = OneCall::load(path).map_err(explain)?;
         // The library stays loaded until the process ends: a thread may still be inside it, in a call that
         // never returned, when all else is gone.
         std::mem::forget(pkcs11.clone());
         Ok(Arc::new(Self {
             pkcs11,
+            one_call,
             inside: RwLock::new(()),
             turns: Turns::new(TURN_PATIENCE),
             initialisations: AtomicU64::new(0),
@@ -118,6 +126,11 @@ impl Module {
     /// The library, to call into for as long as the guard lives.
     pub(super) fn enter(&self) -> (&Pkcs11, RwLockReadGuard<'_, ()>) {
         (&self.pkcs11, self.inside.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The calls of a request, likewise.
+    pub(super) fn enter_request(&self) -> (&OneCall, RwLockReadGuard<'_, ()>) {
+        (&self.one_call, self.inside.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A session of `epoch` was told that the library is not initialised. Those who hear it later change nothing.

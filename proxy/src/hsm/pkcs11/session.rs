@@ -23,6 +23,7 @@ use cryptoki::types::AuthPin;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use xks_proxy_pkcs11::OneCall;
 
 const TAG_BYTES: usize = 16;
 const TAG_BITS: u64 = 128;
@@ -104,6 +105,7 @@ impl Opener {
             epoch,
             superseded,
             keys: BTreeMap::new(),
+            unconfirmed: Vec::new(),
             lost: false,
         })
     }
@@ -306,6 +308,8 @@ pub(super) struct TokenSession {
     /// The library has given this session's number to another.
     superseded: Mark,
     keys: BTreeMap<KeyName, Key>,
+    /// The keys that were used to encrypt, and whose handles are still to be confirmed.
+    unconfirmed: Vec<(KeyName, ObjectHandle)>,
     lost: bool,
 }
 
@@ -320,11 +324,24 @@ impl Device for TokenSession {
         self.lost || self.superseded.load(Ordering::Acquire) || self.opener.epoch() != self.epoch
     }
 
+    fn has_to_settle(&self) -> bool {
+        !self.unconfirmed.is_empty()
+    }
+
+    fn settle(&mut self) -> Result<(), HsmError> {
+        let unconfirmed = std::mem::take(&mut self.unconfirmed);
+        unconfirmed.iter().try_for_each(|(name, handle)| self.confirm(name, *handle))
+    }
+
+    fn discard(&mut self) {
+        self.unconfirmed.clear();
+    }
+
     fn probe(&mut self) -> Result<(), HsmError> {
         self.check_login()?;
         // The session's state is often known on this side of the network; random bytes are not.
         let mut random = [0; 8];
-        self.call(|raw| raw.generate_random_slice(&mut random))
+        self.call(|raw, _| raw.generate_random_slice(&mut random))
     }
 }
 
@@ -352,9 +369,35 @@ impl TokenSession {
         aad: &Aad,
         plaintext: &Plaintext,
     ) -> Result<Sealed, HsmError> {
+        let (key, sealed) = self.seal_with(name, aad, plaintext)?;
+        self.confirm(name, key.handle)?;
+        Ok(sealed)
+    }
+
+    fn seal_with(
+        &mut self,
+        name: &KeyName,
+        aad: &Aad,
+        plaintext: &Plaintext,
+    ) -> Result<(Key, Sealed), HsmError> {
         let key = self.key_that(name, |facts| usable(name, facts, facts.encrypt, "encrypt"))?;
         let sealed = self.seal(key.handle, aad.as_bytes(), plaintext.expose())?;
-        self.confirm(name, key.handle)?;
+        Ok((key, sealed))
+    }
+
+    /// As [`encrypt`](Self::encrypt), but whether it was this key is still to be asked: the result is not to be given out
+    /// before [`settle`](Device::settle).
+    pub(super) fn encrypt_unsettled(
+        &mut self,
+        name: &KeyName,
+        aad: &Aad,
+        plaintext: &Plaintext,
+    ) -> Result<Sealed, HsmError> {
+        let (key, sealed) = self.seal_with(name, aad, plaintext)?;
+        let used = |(known, handle): &(KeyName, ObjectHandle)| *handle == key.handle && known == name;
+        if !self.unconfirmed.iter().any(used) {
+            self.unconfirmed.push((name.clone(), key.handle));
+        }
         Ok(sealed)
     }
 
@@ -415,7 +458,7 @@ impl TokenSession {
     }
 
     fn check_login(&mut self) -> Result<(), HsmError> {
-        let state = self.call(|raw| Ok(raw.get_session_info()?.session_state()))?;
+        let state = self.call(|raw, _| Ok(raw.get_session_info()?.session_state()))?;
         if matches!(state, SessionState::RoUser | SessionState::RwUser) {
             return Ok(());
         }
@@ -457,9 +500,8 @@ impl TokenSession {
     /// Only the attribute that names the key is asked: SoftHSM2 opens the token's file and decrypts for each one. Whatever
     /// bears that name now is the key that a decrypt will find by it.
     fn confirm(&mut self, name: &KeyName, handle: ObjectHandle) -> Result<(), HsmError> {
-        let (asked, wanted) = naming(name);
-        let named = self.call(|raw| raw.get_attributes(handle, &[asked]))?;
-        if named[..] == [wanted] {
+        let (attribute, value) = naming(name);
+        if self.call(|raw, library| library.attribute_is(raw, handle, attribute, value))? {
             return Ok(());
         }
         self.lost = true;
@@ -474,10 +516,13 @@ impl TokenSession {
         let opener = Arc::clone(&self.opener);
         // Searches race with logins, not with each other.
         let _turn = opener.module.turns.share();
-        let (_, named) = naming(name);
+        let named = match name {
+            KeyName::Label(label) => Attribute::Label(label.as_bytes().to_vec()),
+            KeyName::Id(id) => Attribute::Id(id.clone()),
+        };
         for class in [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY] {
             let template = [Attribute::Class(class), named.clone()];
-            let found = self.call(|raw| raw.find_objects(&template))?;
+            let found = self.call(|raw, _| raw.find_objects(&template))?;
             match found.as_slice() {
                 [] => {}
                 [handle] => {
@@ -512,7 +557,7 @@ impl TokenSession {
         // An object without CKA_ENCRYPT or CKA_DECRYPT may not do it.
         let mut encrypt = false;
         let mut decrypt = false;
-        for attribute in self.call(|raw| raw.get_attributes(handle, &asked))? {
+        for attribute in self.call(|raw, _| raw.get_attributes(handle, &asked))? {
             match attribute {
                 Attribute::KeyType(value) => key_type = Some(value),
                 Attribute::ValueLen(value) => value_bytes = Some(usize::from(value)),
@@ -541,11 +586,11 @@ impl TokenSession {
         let mut iv = [0; 12];
         let source = self.opener.settings.iv_source;
         if source == IvSource::Random {
-            self.call(|raw| raw.generate_random_slice(&mut iv))?;
+            self.call(|raw, _| raw.generate_random_slice(&mut iv))?;
         }
-        let mut output = self.call(|raw| {
+        let mut output = self.call(|raw, library| {
             let mechanism = Mechanism::AesGcm(GcmParams::new(&mut iv, aad, TAG_BITS.into())?);
-            raw.encrypt(&mechanism, key, plaintext)
+            library.encrypt(raw, &mechanism, key, plaintext, plaintext.len() + TAG_BYTES)
         })?;
         // An IV of zeros was never made by anyone: using it twice under one key would give the key away.
         if iv == [0; 12] {
@@ -576,9 +621,10 @@ impl TokenSession {
         let mut iv = [0; 16];
         let iv = &mut iv[..sealed.iv.as_bytes().len()];
         iv.copy_from_slice(sealed.iv.as_bytes());
-        self.inside(|raw| {
+        self.inside(|raw, library| {
             let mechanism = Mechanism::AesGcm(GcmParams::new(iv, aad, TAG_BITS.into())?);
-            raw.decrypt(&mechanism, key, &input).map(Plaintext::new)
+            let mut plaintext = library.decrypt(raw, &mechanism, key, &input)?;
+            Ok(Plaintext::new(std::mem::take(&mut *plaintext)))
         })
     }
 
@@ -588,23 +634,26 @@ impl TokenSession {
         let aad = [0; 3];
         if !key.facts.encrypt {
             let mut random = [0; 12];
-            return self.inside(|raw| raw.generate_random_slice(&mut random)).is_ok();
+            return self.inside(|raw, _| raw.generate_random_slice(&mut random)).is_ok();
         }
         let Ok(sealed) = self.seal(key.handle, &aad, &[0x5a]) else { return false };
         self.open(key.handle, &aad, &sealed).is_ok_and(|plaintext| plaintext.expose() == [0x5a])
     }
 
     /// Calls into the library, and learns from the return value.
-    pub(super) fn call<T>(&mut self, call: impl FnOnce(&Session) -> CallResult<T>) -> Result<T, HsmError> {
+    pub(super) fn call<T>(
+        &mut self,
+        call: impl FnOnce(&Session, &OneCall) -> CallResult<T>,
+    ) -> Result<T, HsmError> {
         self.inside(call).map_err(|error| self.failed(&error))
     }
 
     /// Calls into the library, unless the library's state that this session belongs to has ended.
-    fn inside<T>(&self, call: impl FnOnce(&Session) -> CallResult<T>) -> CallResult<T> {
-        let (_, _inside) = self.opener.module.enter();
+    fn inside<T>(&self, call: impl FnOnce(&Session, &OneCall) -> CallResult<T>) -> CallResult<T> {
+        let (library, _inside) = self.opener.module.enter_request();
         let ended = || Err(Error::Pkcs11(RvError::SessionHandleInvalid, Function::GetSessionInfo));
         let Some(raw) = self.raw.as_ref().filter(|_| !self.is_lost()) else { return ended() };
-        let outcome = call(raw).inspect_err(|error| self.opener.note(error));
+        let outcome = call(raw, library).inspect_err(|error| self.opener.note(error));
         // If it was lost meanwhile, its number and the key's handle may have meant something else to the library.
         if self.is_lost() { ended() } else { outcome }
     }
@@ -630,11 +679,11 @@ impl TokenSession {
     }
 }
 
-/// The attribute that a key is found and recognised by, and its type.
-fn naming(name: &KeyName) -> (AttributeType, Attribute) {
+/// The attribute that a key is found and recognised by.
+fn naming(name: &KeyName) -> (AttributeType, &[u8]) {
     match name {
-        KeyName::Label(label) => (AttributeType::Label, Attribute::Label(label.as_bytes().to_vec())),
-        KeyName::Id(id) => (AttributeType::Id, Attribute::Id(id.clone())),
+        KeyName::Label(label) => (AttributeType::Label, label.as_bytes()),
+        KeyName::Id(id) => (AttributeType::Id, id),
     }
 }
 

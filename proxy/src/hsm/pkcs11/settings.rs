@@ -21,7 +21,7 @@ pub struct Pkcs11Settings {
     pub token: TokenChoice,
     /// The user PIN (`CKU_USER`). Tried once; a PIN that was refused is never tried again.
     pub pin: Secret,
-    /// Sessions, each with its own thread: so many requests are inside the HSM at once. 1 to 1024, default
+    /// Sessions, each with its own thread: at most so many requests are inside the HSM at once. 1 to 1024, default
     /// 16.
     pub sessions_max: usize,
     /// Requests that may wait for a session; one more is answered `Busy` at once. 1 to 65,536, default 64.

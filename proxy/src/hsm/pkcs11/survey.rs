@@ -455,10 +455,10 @@ impl Desk {
     fn objects(&mut self, template: &[Attribute], max: usize) -> Result<Vec<KeyObject>, SurveyError> {
         let session = self.session()?;
         let handles: Vec<ObjectHandle> =
-            session.call(|raw| raw.iter_objects(template)?.take(max).collect())?;
+            session.call(|raw, _| raw.iter_objects(template)?.take(max).collect())?;
         let mut objects = Vec::new();
         for handle in handles {
-            objects.push(object(&session.call(|raw| raw.get_attributes(handle, &ASKED))?));
+            objects.push(object(&session.call(|raw, _| raw.get_attributes(handle, &ASKED))?));
         }
         Ok(objects)
     }
@@ -477,7 +477,7 @@ impl Desk {
         let tag_is_checked = refused(session.decrypt(name, &aad, &Sealed { tag, ..first.clone() }))?;
         // Last, for a token that refuses the IV may take the session with it.
         let template = [Attribute::Class(ObjectClass::SECRET_KEY), attribute(name)];
-        let handles = session.call(|raw| raw.find_objects(&template))?;
+        let handles = session.call(|raw, _| raw.find_objects(&template))?;
         let iv = match handles.first() {
             Some(key) if chosen => iv_manners(session, *key),
             _ => IvManners::Replaced,
@@ -515,7 +515,7 @@ impl Desk {
                     took(begun, &mut times.decrypt);
                 }
                 None => {
-                    session.call(|raw| raw.generate_random_slice(&mut [0; 12]))?;
+                    session.call(|raw, _| raw.generate_random_slice(&mut [0; 12]))?;
                     took(begun, &mut times.random);
                 }
             }
@@ -604,7 +604,7 @@ fn refused(outcome: Result<Plaintext, HsmError>) -> Result<bool, HsmError> {
 
 /// Encrypts with an IV of the token's own random generator, and looks whether it was taken. The ciphertext is dropped.
 fn iv_manners(session: &mut TokenSession, key: ObjectHandle) -> IvManners {
-    let tried = session.call(|raw: &Session| {
+    let tried = session.call(|raw: &Session, _| {
         let mut iv = [0; 12];
         raw.generate_random_slice(&mut iv)?;
         let chosen = iv;

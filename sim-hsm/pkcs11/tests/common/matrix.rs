@@ -104,7 +104,7 @@ const EVENTS: [Case; 11] = [
     Case { fault: "no call returns", control: "[[fault]]\nfunction = \"*\"\naction = \"hang\"\n" },
     Case {
         fault: "a bit of one result of C_Encrypt or C_Decrypt is flipped",
-        control: "[[fault]]\nfunction = [\"C_Encrypt\", \"C_Decrypt\"]\naction = \"corrupt\"\nevery = 2\ncount = 1\n",
+        control: "[[fault]]\nfunction = [\"C_Encrypt\", \"C_Decrypt\"]\naction = \"corrupt\"\ncount = 1\n",
     },
 ];
 

@@ -148,8 +148,14 @@ struct Story {
 impl Story {
     fn begin(threads: usize, queue_max: usize, set_aside_max: usize) -> Self {
         let hsm = Arc::new(ModelHsm::default());
-        let limits =
-            Limits { threads, queue_max, set_aside_max, set_aside_after: Duration::ZERO, idle_max: LONG };
+        let limits = Limits {
+            threads,
+            enough: 2,
+            queue_max,
+            set_aside_max,
+            set_aside_after: Duration::ZERO,
+            idle_max: LONG,
+        };
         let pool = Pool::start(Arc::clone(&hsm), None, limits).unwrap();
         let other = pool.another();
         Self {
