@@ -53,7 +53,7 @@ where
     }
     let mut record = Record::open(app, visit.began);
     let deadline = record.began() + app.limits.deadline;
-    match timeout_at(deadline, stations(app, &head, body, visit, &mut record)).await {
+    match timeout_at(deadline, stations(app, head, body, visit, &mut record)).await {
         Ok(outcome) => record.close(outcome),
         Err(_) => {
             let late = record.late();
@@ -65,7 +65,7 @@ where
 /// The stations between head and answer. Each takes values and gives a value or the error to answer with.
 async fn stations<B>(
     app: &App,
-    head: &Parts,
+    head: Parts,
     body: B,
     visit: &Visit<'_>,
     record: &mut Record<'_>,
@@ -74,7 +74,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
-    let route = Route::find(app, head);
+    let route = Route::find(app, &head);
     if let Ok(route) = &route {
         record.routed(route);
     }
@@ -90,7 +90,9 @@ where
     let route = route?;
     record.lap(|stations| &mut stations.read);
     let _permit = app.admission.enter(&route.store.share).ok_or_else(full_house)?;
-    record.event.access_key_id = Some(authenticate(app, &route, head, &body)?);
+    record.event.access_key_id = Some(authenticate(app, &route, &head, &body)?);
+    // Its header fields are slices of the connection's buffer, which else stays for as long as the HSM takes.
+    drop(head);
     (visit.authenticated)();
     record.lap(|stations| &mut stations.sigv4);
     grant(&route)?;

@@ -78,11 +78,9 @@ pub async fn serve<L: Listen>(
                 let stranger = strangers.enter();
                 let id = stranger.id();
                 let current = tls.as_ref().map(|tls| Arc::clone(&tls.current().config));
-                let served = connection::serve(io, Arc::clone(&app), current, stranger, draining.clone());
-                let task = connections.spawn(async move {
-                    served.await;
-                    drop(place);
-                });
+                let served =
+                    connection::serve(place, io, Arc::clone(&app), current, stranger, draining.clone());
+                let task = connections.spawn(served);
                 strangers.introduce(id, task);
             }
             Err(error) => {

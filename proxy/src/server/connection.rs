@@ -5,7 +5,7 @@
 use super::activity::{Activity, Expiry};
 use super::counts::Refused;
 use super::guarded_io::GuardedIo;
-use super::strangers::Stranger;
+use super::strangers::{Place, Stranger};
 use super::streams::{Spawner, Streams};
 use crate::app::{App, Limits};
 use crate::http::{Visit, visit};
@@ -33,8 +33,13 @@ const UNREAD_BYTES_MAX: u64 = 65_536;
 /// The smallest read buffer hyper takes.
 const HYPER_BUFFER_BYTES_MIN: usize = 8_192;
 
-/// Serves one connection until it ends, is cut off, or drains.
+/// Serves one connection until it ends, is cut off, or drains; `_place`, the first so that it is
+/// dropped last, is free again then.
+///
+/// What comes after the handshake is in a box of its own: else each connection would take for as long as it lasts the room
+/// of its handshake, of a failed one and of HTTP with and without TLS, several kilobytes.
 pub(super) async fn serve<T>(
+    _place: Place,
     io: T,
     app: Arc<App>,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -45,15 +50,24 @@ pub(super) async fn serve<T>(
 {
     let counted = Arc::clone(&app);
     let _open = counted.connections.enter();
-    let Some(tls) = tls else { return serve_http(io, app, stranger, draining).await };
+    let Some(tls) = tls else {
+        return Box::pin(serve_http(io, http_settings(&app.limits), app, stranger, draining)).await;
+    };
     let until = Instant::now() + app.limits.handshake_timeout;
-    match timeout_at(until, TlsAcceptor::from(tls).accept(io).into_fallible()).await {
-        Ok(Ok(stream)) => serve_http(stream, app, stranger, draining).await,
+    match Box::pin(timeout_at(until, TlsAcceptor::from(tls).accept(io).into_fallible())).await {
+        Ok(Ok(stream)) => {
+            let (http, streams) = http_settings(&app.limits);
+            // What was agreed on is known; else the first bytes tell, and reading these by themselves makes hyper's buffer
+            // twice as large for as long as the connection lasts.
+            let is_http1 = stream.get_ref().1.alpn_protocol() == Some(b"http/1.1");
+            let http = if is_http1 { http.http1_only() } else { http };
+            Box::pin(serve_http(stream, (http, streams), app, stranger, draining)).await
+        }
         // At a level an operator can switch on: scanners and TCP health checks make this an everyday event.
         Ok(Err((error, io))) => {
             counted.connections.refuse(Refused::Handshake);
             tracing::debug!(%error, "TLS handshake failed");
-            let _ = timeout_at(until, let_read(io)).await;
+            let _ = timeout_at(until, Box::pin(let_read(io))).await;
         }
         Err(_) => {
             counted.connections.refuse(Refused::HandshakeTimeout);
@@ -72,14 +86,17 @@ async fn let_read(mut io: impl AsyncRead + AsyncWrite + Unpin) {
     while matches!(unread.read(&mut piece).await, Ok(1..)) {}
 }
 
-async fn serve_http<T>(io: T, app: Arc<App>, stranger: Stranger, mut draining: watch::Receiver<bool>)
-where
+async fn serve_http<T>(
+    io: T,
+    (http, streams): (auto::Builder<Spawner>, Streams),
+    app: Arc<App>,
+    stranger: Stranger,
+    mut draining: watch::Receiver<bool>,
+) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::begin());
     let stranger = Arc::new(stranger);
-    let streams = Streams::default();
-    let http = http_settings(&app.limits, streams.spawner());
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (app, activity, stranger) = (Arc::clone(&app), Arc::clone(&activity), Arc::clone(&stranger));
         async move {
@@ -140,9 +157,11 @@ where
     drop(streams);
 }
 
-fn http_settings(limits: &Limits, spawner: Spawner) -> auto::Builder<Spawner> {
+/// What hyper is told, and where the tasks of HTTP/2 streams belong.
+fn http_settings(limits: &Limits) -> (auto::Builder<Spawner>, Streams) {
+    let streams = Streams::default();
     let header_list_bytes_max = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
-    let mut http = auto::Builder::new(spawner);
+    let mut http = auto::Builder::new(streams.spawner());
     // `Activity` limits heads and idleness apart from each other, which hyper's one timer cannot; and `Date` comes from
     // our own clock.
     http.http1()
@@ -156,5 +175,5 @@ fn http_settings(limits: &Limits, spawner: Spawner) -> auto::Builder<Spawner> {
         .max_header_list_size(header_list_bytes_max)
         .max_concurrent_streams(STREAMS_MAX)
         .auto_date_header(false);
-    http
+    (http, streams)
 }

@@ -15,6 +15,10 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
+/// A connection's place in the house, given back when it is dropped. An error only if the semaphore were closed, which it
+/// never is.
+pub(super) type Place = Result<OwnedSemaphorePermit, AcquireError>;
+
 /// The list. Clones are the same list.
 #[derive(Clone, Default)]
 pub(super) struct Strangers(Arc<Mutex<State>>);
@@ -59,11 +63,7 @@ impl Strangers {
     ///
     /// # Errors
     /// Never: the semaphore is not closed.
-    pub(super) async fn make_room(
-        &self,
-        places: &Arc<Semaphore>,
-        grace: Duration,
-    ) -> Result<OwnedSemaphorePermit, AcquireError> {
+    pub(super) async fn make_room(&self, places: &Arc<Semaphore>, grace: Duration) -> Place {
         let mut place = pin!(Arc::clone(places).acquire_owned());
         while places.available_permits() == 0
             && let Some(since) = self.longest()
