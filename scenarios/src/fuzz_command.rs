@@ -164,9 +164,9 @@ fn targets(names: &str) -> Result<Vec<Target>, String> {
         }
         let Some(target) = Target::ALL.into_iter().find(|target| target.name() == name) else {
             let hint =
-                nearest(name, known()).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+                nearest(name, known()).map(|near| format!(" did you mean `{near}`?")).unwrap_or_default();
             return Err(format!(
-                "no target is called `{name}`; {hint}There are: {}",
+                "no target is called `{name}`;{hint} there are: {}",
                 known().collect::<Vec<_>>().join(", ")
             ));
         };

@@ -136,12 +136,12 @@ fn load(scenario: &str) -> Result<Scenario, String> {
     if !looks_like_path {
         let names = catalogue::CATALOGUE.iter().map(|entry| entry.name);
         let hint = match nearest(scenario, names.clone()) {
-            Some(near) => format!("did you mean `{near}`? "),
+            Some(near) => format!(" did you mean `{near}`?"),
             None => String::new(),
         };
         let all = names.collect::<Vec<_>>().join(", ");
         return Err(format!(
-            "no scenario is called `{scenario}`; {hint}There are: {all}; or give the path of a file"
+            "no scenario is called `{scenario}`;{hint} there are: {all}; or give the path of a file"
         ));
     }
     let size = std::fs::metadata(path)

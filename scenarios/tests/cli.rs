@@ -134,7 +134,7 @@ fn an_unknown_scenario_gets_the_nearest_name() {
     let line = mistake(&["run", "hsm-outtage"]);
     assert!(line.contains("no scenario is called `hsm-outtage`; did you mean `hsm-outage`?"), "{line}");
     let line = mistake(&["show", "zzz"]);
-    assert!(line.contains("There are: hsm-outage, "), "{line}");
+    assert!(line.contains("there are: hsm-outage, "), "{line}");
     let line = mistake(&["run", "no/such/file.toml"]);
     assert!(line.contains("cannot read the scenario file no/such/file.toml"), "{line}");
 }
