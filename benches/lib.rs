@@ -1,6 +1,7 @@
 //! What the benchmarks share: one key store's credential, a signer that is not ours, and the proxy core over an HSM that
 //! takes no time. See README.md in this directory.
 
+#[cfg(feature = "cedar")]
 pub mod policies;
 pub mod proxy_core;
 pub mod requests;

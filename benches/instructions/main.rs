@@ -4,7 +4,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
-use benches::{DECRYPT_PATH, ID, NOW, PATH, REGION, SECRET, policies, proxy_core, requests, signed_headers};
+use benches::{DECRYPT_PATH, ID, NOW, PATH, REGION, SECRET, proxy_core, requests, signed_headers};
 use sim_hsm::{Capacity, Configuration, KeySpecification, ServiceTime, ServiceTimes, SimHsm, TokioTimer};
 use std::error::Error;
 use std::hint::black_box;
@@ -30,7 +30,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 /// A name, and what runs the path so many times.
 type Path = (&'static str, fn(u64) -> Outcome);
 
-const PATHS: [Path; 11] = [
+const PATHS: [Path; 10] = [
     ("sigv4 verify", sigv4_verify),
     ("parse encrypt", |times| parse(times, Operation::Encrypt, &requests::encrypt(false))),
     ("parse decrypt", |times| parse(times, Operation::Decrypt, &requests::decrypt())),
@@ -44,7 +44,6 @@ const PATHS: [Path; 11] = [
     ("request encrypt with integrity value", |times| request(times, PATH, &requests::encrypt(true))),
     ("request decrypt", |times| request(times, DECRYPT_PATH, &requests::decrypt())),
     ("audit line", audit_line),
-    ("policy decision", policy_decision),
     ("emulated HSM encrypt", emulated_hsm_encrypt),
 ];
 
@@ -118,15 +117,6 @@ fn audit_line(times: u64) -> Outcome {
     event.status = 200;
     for _ in 0..times {
         black_box(json_line(black_box(&event)));
-    }
-    Ok(())
-}
-
-fn policy_decision(times: u64) -> Outcome {
-    let (policies, key) = (policies::example()?, policies::key()?);
-    let asked = policies::asked(&key);
-    for _ in 0..times {
-        black_box(policies.decide(black_box(&asked)).map_err(|denied| format!("{denied:?}"))?);
     }
     Ok(())
 }

@@ -55,7 +55,9 @@ pub(crate) fn run(options: &[&str]) -> Outcome {
         other => return Err(format!("bench instructions does not know {other:?}: write --renew or nothing")),
     };
     ensure_valgrind()?;
-    crate::run(cargo().args(["build", "--release", "--package", "benches", "--bin", "instructions"]))?;
+    // Cedar is no path of these, and takes minutes to build.
+    let program = ["--package", "benches", "--no-default-features", "--bin", "instructions"];
+    crate::run(cargo().args(["build", "--release"]).args(program))?;
     let program = crate::release_directory().join("instructions");
     let scratch = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
     let mut found = Figures { made_with: made_with()?, path: BTreeMap::new() };
