@@ -44,7 +44,8 @@ use super::{Aad, Answer, DeviceHealth, HealthStatus, Hsm, KeyFacts, Sealed};
 use crate::key::KeyName;
 use crate::secret::Plaintext;
 use keeper::Open;
-use pool::{Limits, Pool};
+use pool::{CallKind, Limits, Pool};
+
 use session::{Opener, TokenIdentity, TokenSession};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -201,7 +202,7 @@ impl Pkcs11Hsm {
 impl Hsm for Pkcs11Hsm {
     fn describe<'a>(&'a self, key: &'a KeyName, deadline: Instant) -> Answer<'a, KeyFacts> {
         let key = key.clone();
-        Box::pin(self.pool.call(deadline, move |session| session.describe(&key)))
+        Box::pin(self.pool.call(CallKind::Other, deadline, move |session| session.describe(&key)))
     }
 
     fn encrypt<'a>(
@@ -212,10 +213,9 @@ impl Hsm for Pkcs11Hsm {
         deadline: Instant,
     ) -> Answer<'a, Sealed> {
         let (key, aad, plaintext) = (key.clone(), aad.clone(), plaintext.clone());
-        Box::pin(
-            self.pool
-                .call_to_settle(deadline, move |session| session.encrypt_unsettled(&key, &aad, &plaintext)),
-        )
+        Box::pin(self.pool.call(CallKind::UsesKeyAndIsSettled, deadline, move |session| {
+            session.encrypt_unsettled(&key, &aad, &plaintext)
+        }))
     }
 
     fn decrypt<'a>(
@@ -226,7 +226,9 @@ impl Hsm for Pkcs11Hsm {
         deadline: Instant,
     ) -> Answer<'a, Plaintext> {
         let (key, aad, sealed) = (key.clone(), aad.clone(), sealed.clone());
-        Box::pin(self.pool.call(deadline, move |session| session.decrypt(&key, &aad, &sealed)))
+        Box::pin(
+            self.pool.call(CallKind::UsesKey, deadline, move |session| session.decrypt(&key, &aad, &sealed)),
+        )
     }
 
     fn health<'a>(
@@ -235,7 +237,10 @@ impl Hsm for Pkcs11Hsm {
     ) -> Pin<Box<dyn Future<Output = Vec<DeviceHealth>> + Send + 'a>> {
         Box::pin(async move {
             let health_key = self.health_key.clone();
-            let checked = self.pool.call(deadline, move |session| session.check(health_key.as_ref())).await;
+            let checked = self
+                .pool
+                .call(CallKind::Other, deadline, move |session| session.check(health_key.as_ref()))
+                .await;
             let status = match &checked {
                 Ok(_) if self.pool.is_impaired() => HealthStatus::Degraded,
                 Ok(_) => HealthStatus::Active,

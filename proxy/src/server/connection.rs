@@ -34,7 +34,7 @@ const UNREAD_BYTES_MAX: u64 = 65_536;
 const HYPER_BUFFER_BYTES_MIN: usize = 8_192;
 
 /// Serves one connection until it ends, is cut off, or drains; `_place`, the first so that it is
-/// dropped last, is free again then.
+/// dropped last once this runs, is free again then.
 ///
 /// What comes after the handshake is in a box of its own: else each connection would take for as long as it lasts the room
 /// of its handshake, of a failed one and of HTTP with and without TLS, several kilobytes.

@@ -28,6 +28,8 @@ use tokio::time::{Instant, timeout_at};
 
 mod job;
 
+pub(super) use job::CallKind;
+
 /// The pauses between a thread's attempts to open a session: the first, doubled up to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -168,30 +170,18 @@ impl<O: Open> Pool<O> {
     }
 
     /// Has `operation` run on some thread's device. Resolves by `deadline`.
-    pub(super) async fn call<T, F>(&self, deadline: Instant, operation: F) -> Result<T, HsmError>
-    where
-        T: Send + 'static,
-        F: Fn(&mut O::Device) -> Result<T, HsmError> + Send + 'static,
-    {
-        self.ask(deadline, false, operation).await
-    }
-
-    /// As [`call`](Self::call), for an operation whose result is not to be given out before the device has settled it.
-    pub(super) async fn call_to_settle<T, F>(&self, deadline: Instant, operation: F) -> Result<T, HsmError>
-    where
-        T: Send + 'static,
-        F: Fn(&mut O::Device) -> Result<T, HsmError> + Send + 'static,
-    {
-        self.ask(deadline, true, operation).await
-    }
-
-    async fn ask<T, F>(&self, deadline: Instant, to_settle: bool, operation: F) -> Result<T, HsmError>
+    pub(super) async fn call<T, F>(
+        &self,
+        kind: CallKind,
+        deadline: Instant,
+        operation: F,
+    ) -> Result<T, HsmError>
     where
         T: Send + 'static,
         F: Fn(&mut O::Device) -> Result<T, HsmError> + Send + 'static,
     {
         let (answer, mut answered) = oneshot::channel();
-        self.shared.submit(self.lane, Job::new(deadline, to_settle, Asked::new(operation, answer)))?;
+        self.shared.submit(self.lane, Job::new(deadline, kind, Asked::new(operation, answer)))?;
         let mut look_after = LOOK_EVERY_MIN;
         let outcome = loop {
             let look_at = Instant::now() + look_after;
@@ -478,7 +468,8 @@ impl<O: Open> Shared<O> {
                 Next::Job(job) => {
                     let overdue_at = self.overdue_at(&job);
                     let another = |took| self.another(id, took, overdue_at);
-                    took = job::serve(&mut keeper, job, &mut held, another);
+                    let begin = |job: &Job<O>| self.begin(id, job);
+                    took = job::serve(&mut keeper, job, &mut held, another, begin);
                 }
                 Next::Probe => {
                     if let Err(error) = contain(&mut keeper, Keeper::probe) {
@@ -538,6 +529,12 @@ impl<O: Open> Shared<O> {
         let may_go_on = state.pace.calls_are_short()
             && state.set_phase(id, Phase::Inside { begun_at: Instant::now(), overdue_at });
         if may_go_on { state.take() } else { None }
+    }
+
+    /// The worker begins this job; false if it was set aside or all is over.
+    fn begin(&self, id: u64, job: &Job<O>) -> bool {
+        let phase = Phase::Inside { begun_at: Instant::now(), overdue_at: self.overdue_at(job) };
+        self.lock().set_phase(id, phase)
     }
 
     fn overdue_at(&self, job: &Job<O>) -> Instant {

@@ -21,14 +21,24 @@ const BATCH_AGE_MAX: Duration = Duration::from_millis(1);
 /// A call in the queue.
 pub(super) struct Job<O: Open> {
     pub(super) deadline: Instant,
-    /// Its result may not be given out before it is settled.
-    to_settle: bool,
+    kind: CallKind,
     call: Box<dyn Call<O>>,
 }
 
+/// What a call is to the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hsm::pkcs11) enum CallKind {
+    /// It uses a key, so how long it takes tells of the HSM.
+    UsesKey,
+    /// The same, and its result may not be given out before it is settled.
+    UsesKeyAndIsSettled,
+    /// A library may answer it without asking the HSM.
+    Other,
+}
+
 impl<O: Open> Job<O> {
-    pub(super) fn new(deadline: Instant, to_settle: bool, call: impl Call<O> + 'static) -> Self {
-        Self { deadline, to_settle, call: Box::new(call) }
+    pub(super) fn new(deadline: Instant, kind: CallKind, call: impl Call<O> + 'static) -> Self {
+        Self { deadline, kind, call: Box::new(call) }
     }
 
     /// Nobody waits for it any more.
@@ -100,7 +110,8 @@ where
 }
 
 /// Serves `first` and, as long as there are results to settle, what `another` gives. That is told how long the call before
-/// took, if it succeeded; the last time is given back. `held` is empty before and after, and there to spare an allocation.
+/// took, if it succeeded and used a key; the last time is given back. `begin` is told when a job is begun again, and whether it
+/// may be. `held` is empty before and after, and there to spare an allocation.
 ///
 /// What was lost with its session is repeated once, and so is, alone, what could not be settled together with others.
 /// Repeating is safe: a repeated encrypt makes its own new IV and nobody has seen the first result, and a decrypt changes
@@ -110,6 +121,7 @@ pub(super) fn serve<O: Open>(
     first: Job<O>,
     held: &mut Vec<Job<O>>,
     another: impl Fn(Option<Duration>) -> Option<Job<O>>,
+    begin: impl Fn(&Job<O>) -> bool,
 ) -> Option<Duration> {
     // What is left from before, when nobody waited for it any more, is nobody's concern now.
     keeper.discard();
@@ -122,14 +134,15 @@ pub(super) fn serve<O: Open>(
         job.call.run(keeper);
         let now = Instant::now();
         let error = job.call.error();
-        took = error.is_none().then(|| now - call_began_at);
+        took = (error.is_none() && job.kind != CallKind::Other).then(|| now - call_began_at);
         match error {
-            None if job.to_settle => held.push(job),
+            None if job.kind == CallKind::UsesKeyAndIsSettled => held.push(job),
             Some(HsmErrorKind::SessionLost) => lost = Some(job),
             _ => job.call.answer(),
         }
         let is_full = held.len() == BATCH_MAX || now - began_at >= BATCH_AGE_MAX;
-        if lost.is_none() && !held.is_empty() && !is_full {
+        // A thread whose session was lost takes no work from those that have one.
+        if keeper.is_ready() && !held.is_empty() && !is_full {
             next = another(took.take());
         }
     }
@@ -140,27 +153,32 @@ pub(super) fn serve<O: Open>(
             Err(error) if held.len() == 1 && error.kind != HsmErrorKind::SessionLost => {
                 held.drain(..).for_each(|job| job.refuse(error.clone()));
             }
-            Err(error) => held.drain(..).for_each(|job| repeat(keeper, job, Some(&error))),
+            Err(error) => held.drain(..).for_each(|job| repeat(keeper, job, Some(&error), &begin)),
         }
     }
     if let Some(job) = lost {
-        repeat(keeper, job, None);
+        repeat(keeper, job, None, &begin);
     }
     took
 }
 
-/// Runs a job again, by itself, if there is time. If not, its own error is the answer, or `error`, for which its result may
-/// not be given out.
-fn repeat<O: Open>(keeper: &mut Keeper<O>, mut job: Job<O>, error: Option<&HsmError>) {
+/// Runs a job again, by itself, if somebody still waits for it and `begin` allows. If not, its own error is the answer, or
+/// `error`, for which its result may not be given out.
+fn repeat<O: Open>(
+    keeper: &mut Keeper<O>,
+    mut job: Job<O>,
+    error: Option<&HsmError>,
+    begin: impl Fn(&Job<O>) -> bool,
+) {
     keeper.discard();
-    if Instant::now() >= job.deadline {
+    if job.is_stale(Instant::now()) || !begin(&job) {
         return match error {
             Some(error) => job.refuse(error.clone()),
             None => job.call.answer(),
         };
     }
     job.call.run(keeper);
-    if !job.to_settle || job.call.error().is_some() {
+    if job.kind != CallKind::UsesKeyAndIsSettled || job.call.error().is_some() {
         return job.call.answer();
     }
     match contain(keeper, Keeper::settle) {

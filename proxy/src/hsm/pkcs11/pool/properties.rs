@@ -173,7 +173,8 @@ impl Story {
         let call = call(number, Arc::clone(&begun), Mutex::new(ended));
         let pool = Arc::clone(&self.pools[lane]);
         let deadline = Instant::now() + patience;
-        let task = tokio::spawn(async move { pool.call(deadline, call).await });
+        let task =
+            tokio::spawn(async move { pool.call(CallKind::UsesKeyAndIsSettled, deadline, call).await });
         let (ends, told) = (Some(ends), BTreeSet::new());
         self.requests.push(Request { number, task, ends, told, begun, is_abandoned: false });
     }

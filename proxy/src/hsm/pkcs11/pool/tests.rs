@@ -112,7 +112,7 @@ impl Bench {
             let (tell, inside) = channel();
             let pool = Arc::clone(&self.pool);
             let task = tokio::spawn(async move {
-                pool.call(Instant::now() + patience, move |_| {
+                pool.call(CallKind::UsesKey, Instant::now() + patience, move |_| {
                     let _ = tell.send(());
                     let _ = released.recv();
                     Ok(())
@@ -126,7 +126,10 @@ impl Bench {
     }
 
     async fn call(&self, patience: Duration) -> Result<u8, Kind> {
-        self.pool.call(Instant::now() + patience, |_| Ok(7)).await.map_err(|error| error.kind)
+        self.pool
+            .call(CallKind::UsesKey, Instant::now() + patience, |_| Ok(7))
+            .await
+            .map_err(|error| error.kind)
     }
 
     fn queued(&self) -> usize {
@@ -147,7 +150,8 @@ async fn a_full_queue_is_busy_at_once() {
     let bench = bench(1, 1, 0, 0);
     let (release, hanging) = bench.hang(LONG);
     let pool = Arc::clone(&bench.pool);
-    let waiting = tokio::spawn(async move { pool.call(Instant::now() + LONG, |_| Ok(8)).await });
+    let waiting =
+        tokio::spawn(async move { pool.call(CallKind::UsesKey, Instant::now() + LONG, |_| Ok(8)).await });
     until(|| bench.queued() == 1).await;
     assert_eq!(bench.call(LONG).await, Err(Kind::Busy));
     drop(release);
@@ -168,7 +172,7 @@ async fn a_crowd_in_one_lane_neither_fills_the_queue_for_another_nor_goes_first(
                 order.lock().unwrap().push(name);
                 Ok(())
             };
-            pool.call(Instant::now() + LONG, note).await.map_err(|error| error.kind)
+            pool.call(CallKind::UsesKey, Instant::now() + LONG, note).await.map_err(|error| error.kind)
         })
     };
     let mut crowd = Vec::new();
@@ -194,7 +198,7 @@ async fn the_threads_end_with_the_last_handle() {
     let another = bench.pool.another();
     let shared = Arc::clone(&another.shared);
     drop(bench.pool);
-    assert_eq!(another.call(Instant::now() + LONG, |_| Ok(7)).await, Ok(7));
+    assert_eq!(another.call(CallKind::UsesKey, Instant::now() + LONG, |_| Ok(7)).await, Ok(7));
     drop(another);
     until(|| shared.lock().workers.is_empty()).await;
 }
@@ -208,14 +212,15 @@ async fn what_nobody_waits_for_any_more_leaves_the_queue_and_is_not_begun() {
     let pool = Arc::clone(&bench.pool);
     let waiting = tokio::spawn(async move {
         let count = move |_: &mut Scripted| Ok(counted.fetch_add(1, Ordering::SeqCst));
-        pool.call(Instant::now() + LONG, count).await
+        pool.call(CallKind::UsesKey, Instant::now() + LONG, count).await
     });
     until(|| bench.queued() == 1).await;
     waiting.abort();
     assert!(waiting.await.unwrap_err().is_cancelled());
     // The place in the queue is free again, although the thread still hangs.
     let pool = Arc::clone(&bench.pool);
-    let next = tokio::spawn(async move { pool.call(Instant::now() + LONG, |_| Ok(9)).await });
+    let next =
+        tokio::spawn(async move { pool.call(CallKind::UsesKey, Instant::now() + LONG, |_| Ok(9)).await });
     until(|| bench.queued() == 1 && Arc::strong_count(&begun) == 1).await;
     drop(release);
     assert_eq!(next.await.unwrap(), Ok(9));
@@ -228,7 +233,7 @@ async fn a_call_past_its_deadline_is_answered_and_not_begun() {
     assert_eq!(bench.call(Duration::ZERO).await, Err(Kind::TimedOut));
     let (release, _hanging) = bench.hang(LONG);
     let (tell, begun) = channel();
-    let late = bench.pool.call(Instant::now() + SHORT, move |_| {
+    let late = bench.pool.call(CallKind::UsesKey, Instant::now() + SHORT, move |_| {
         let _ = tell.send(());
         Ok(())
     });
@@ -274,7 +279,7 @@ async fn when_all_hang_and_no_more_may_be_set_aside_requests_fail_at_once() {
         releases.push(release);
         assert!(hanging.await.unwrap().is_err());
     }
-    let refused = bench.pool.call(Instant::now() + LONG, |_| Ok(())).await.unwrap_err();
+    let refused = bench.pool.call(CallKind::UsesKey, Instant::now() + LONG, |_| Ok(())).await.unwrap_err();
     assert_eq!(refused.kind, Kind::TimedOut);
     assert!(refused.detail.contains("does not return"), "{refused}");
     assert_eq!(bench.queued(), 0);
@@ -290,10 +295,13 @@ async fn without_a_session_requests_hear_why_at_once_until_there_is_one_again() 
         device.lost = true;
         Err(HsmError::new(Kind::DeviceGone, "pulled"))
     };
-    assert_eq!(bench.pool.call(Instant::now() + LONG, lose).await.unwrap_err().detail, "pulled");
+    assert_eq!(
+        bench.pool.call(CallKind::UsesKey, Instant::now() + LONG, lose).await.unwrap_err().detail,
+        "pulled"
+    );
     bench.tried.recv().unwrap();
     until(|| bench.pool.is_impaired()).await;
-    let refused = bench.pool.call(Instant::now() + LONG, |_| Ok(())).await.unwrap_err();
+    let refused = bench.pool.call(CallKind::UsesKey, Instant::now() + LONG, |_| Ok(())).await.unwrap_err();
     assert_eq!((refused.kind, refused.detail.as_str()), (Kind::DeviceGone, "unplugged"));
     bench.opener.openings_left.store(1, Ordering::SeqCst);
     until(|| !bench.pool.is_impaired()).await;
@@ -307,17 +315,22 @@ async fn those_who_wait_when_the_last_session_is_lost_hear_why_at_once() {
     let (tell, inside) = channel();
     let pool = Arc::clone(&bench.pool);
     let losing = tokio::spawn(async move {
-        pool.call(Instant::now() + LONG, move |device: &mut Scripted| -> Result<(), HsmError> {
-            let _ = tell.send(());
-            let _ = released.recv();
-            device.lost = true;
-            Err(HsmError::new(Kind::DeviceGone, "pulled"))
-        })
+        pool.call(
+            CallKind::UsesKey,
+            Instant::now() + LONG,
+            move |device: &mut Scripted| -> Result<(), HsmError> {
+                let _ = tell.send(());
+                let _ = released.recv();
+                device.lost = true;
+                Err(HsmError::new(Kind::DeviceGone, "pulled"))
+            },
+        )
         .await
     });
     inside.recv().unwrap();
     let pool = Arc::clone(&bench.pool);
-    let waiting = tokio::spawn(async move { pool.call(Instant::now() + LONG, |_| Ok(())).await });
+    let waiting =
+        tokio::spawn(async move { pool.call(CallKind::UsesKey, Instant::now() + LONG, |_| Ok(())).await });
     until(|| bench.queued() == 1).await;
     drop(release);
     assert!(losing.await.unwrap().is_err());
@@ -338,7 +351,9 @@ async fn threads_without_a_session_take_no_work_from_those_with_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_costs_its_request_and_the_session_and_no_thread() {
     let bench = bench(1, 4, 0, 1);
-    let outcome = bench.pool.call(Instant::now() + LONG, |_| -> Result<(), HsmError> { panic!("planted") });
+    let outcome = bench
+        .pool
+        .call(CallKind::UsesKey, Instant::now() + LONG, |_| -> Result<(), HsmError> { panic!("planted") });
     let error = outcome.await.unwrap_err();
     assert_eq!((error.kind, error.detail.contains("panic")), (Kind::Failed, true), "{error}");
     assert_eq!(bench.call(LONG).await, Ok(7));
@@ -401,7 +416,7 @@ async fn a_crowd(
                 runs[number].fetch_add(1, Ordering::SeqCst);
                 Ok(number)
             };
-            pool.call_to_settle(Instant::now() + LONG, call).await
+            pool.call(CallKind::UsesKeyAndIsSettled, Instant::now() + LONG, call).await
         }));
         until(|| bench.queued() == number + 1).await;
     }
@@ -445,12 +460,16 @@ async fn results_of_a_session_that_is_lost_before_they_are_settled_are_not_given
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
     // The library loses its sessions right after the call, and nobody has told this one yet.
-    let outcome = bench.pool.call_to_settle(Instant::now() + LONG, move |device: &mut Scripted| {
-        let run = counted.fetch_add(1, Ordering::SeqCst);
-        device.unsettled = 1;
-        device.fails_to_settle = run == 0;
-        Ok(run)
-    });
+    let outcome = bench.pool.call(
+        CallKind::UsesKeyAndIsSettled,
+        Instant::now() + LONG,
+        move |device: &mut Scripted| {
+            let run = counted.fetch_add(1, Ordering::SeqCst);
+            device.unsettled = 1;
+            device.fails_to_settle = run == 0;
+            Ok(run)
+        },
+    );
     assert_eq!(outcome.await, Ok(1));
 }
 
@@ -505,7 +524,7 @@ async fn a_call_that_costs_the_session_settles_nobody_elses_result() {
                 device.unsettled += 1;
                 Ok(counted.fetch_add(1, Ordering::SeqCst))
             };
-            pool.call_to_settle(Instant::now() + LONG, call).await
+            pool.call(CallKind::UsesKeyAndIsSettled, Instant::now() + LONG, call).await
         });
         until(|| bench.queued() == 1).await;
         let pool = Arc::clone(&bench.pool);
@@ -516,7 +535,7 @@ async fn a_call_that_costs_the_session_settles_nobody_elses_result() {
                 device.lost = true;
                 Err(HsmError::new(Kind::DeviceGone, "pulled"))
             };
-            pool.call(Instant::now() + LONG, call).await
+            pool.call(CallKind::UsesKey, Instant::now() + LONG, call).await
         });
         until(|| bench.queued() == 2).await;
         drop(release);
@@ -557,22 +576,75 @@ async fn a_thread_that_was_set_aside_begins_nothing_more_when_its_call_returns()
     bench.pool.shared.lock().pace.note(Some(Duration::from_nanos(1)));
     let (release, released) = channel::<()>();
     let (tell, inside) = channel();
-    let late = bench.pool.call_to_settle(Instant::now() + SHORT, move |device: &mut Scripted| {
-        let _ = tell.send(());
-        let _ = released.recv();
-        device.unsettled += 1;
-        Ok(())
-    });
+    let late = bench.pool.call(
+        CallKind::UsesKeyAndIsSettled,
+        Instant::now() + SHORT,
+        move |device: &mut Scripted| {
+            let _ = tell.send(());
+            let _ = released.recv();
+            device.unsettled += 1;
+            Ok(())
+        },
+    );
     assert!(late.await.is_err());
     inside.recv().unwrap();
     until(|| bench.pool.set_aside() == 1 && bench.pool.stats().idle == 1).await;
     let (second, _hanging) = bench.hang(LONG);
     let pool = Arc::clone(&bench.pool);
-    let waiting = tokio::spawn(async move { pool.call(Instant::now() + LONG, |_| Ok(8)).await });
+    let waiting =
+        tokio::spawn(async move { pool.call(CallKind::UsesKey, Instant::now() + LONG, |_| Ok(8)).await });
     until(|| bench.queued() == 1).await;
     drop(release);
     until(|| bench.pool.set_aside() == 0).await;
     assert_eq!(bench.queued(), 1, "it waits for the one that counts");
     drop(second);
     assert_eq!(waiting.await.unwrap(), Ok(8));
+}
+
+/// Whatever the error is, the loss of the session ends the batch: what would join could not be settled with the rest, and is
+/// for those who have a session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thread_that_loses_its_session_in_a_batch_takes_nothing_more() {
+    let bench = bench(1, 100, 0, 9);
+    bench.pool.shared.lock().pace.note(Some(Duration::from_nanos(1)));
+    let (release, _hanging) = bench.hang(LONG);
+    let runs: Arc<[AtomicUsize; 3]> = Arc::default();
+    let mut tasks = Vec::new();
+    for number in 0..3 {
+        let (pool, runs) = (Arc::clone(&bench.pool), Arc::clone(&runs));
+        tasks.push(tokio::spawn(async move {
+            let call = move |device: &mut Scripted| {
+                runs[number].fetch_add(1, Ordering::SeqCst);
+                device.unsettled += 1;
+                device.lost = number == 1;
+                if device.lost { Err(HsmError::new(Kind::DeviceGone, "pulled")) } else { Ok(number) }
+            };
+            pool.call(CallKind::UsesKeyAndIsSettled, Instant::now() + LONG, call).await
+        }));
+        until(|| bench.queued() == number + 1).await;
+    }
+    drop(release);
+    for (number, task) in tasks.into_iter().enumerate() {
+        let expected = if number == 1 { Err(Kind::DeviceGone) } else { Ok(number) };
+        assert_eq!(task.await.unwrap().map_err(|error| error.kind), expected);
+    }
+    // The first had to be repeated, unless an interruption had it settled before.
+    let runs = runs.each_ref().map(|runs| runs.load(Ordering::SeqCst));
+    assert!(matches!(runs, [1..=2, 1, 1]), "{runs:?}");
+}
+
+/// A library may answer a health check by itself, in no time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_uses_no_key_does_not_set_the_pace() {
+    let bench = bench(1, 9, 0, 0);
+    for (kind, is_short) in [(CallKind::Other, false), (CallKind::UsesKey, true)] {
+        // On a busy machine one call may be interrupted for longer than a short one takes.
+        let mut tries = 0;
+        while bench.pool.shared.lock().pace.calls_are_short() != is_short || tries == 0 {
+            assert!(tries < 1_000, "{kind:?}");
+            assert_eq!(bench.pool.call(kind, Instant::now() + LONG, |_| Ok(7)).await, Ok(7));
+            until(|| bench.pool.stats().idle == 1).await;
+            tries += 1;
+        }
+    }
 }
