@@ -55,6 +55,7 @@ enum Defect {
     ClosesInstead,
     HangsInstead,
     LeavesOutFields,
+    LeavesOutKeyUsage,
     ServesUnknownFields,
 }
 
@@ -234,6 +235,9 @@ async fn misbehave(
         {
             answer(StatusCode::OK, r#"{"ciphertext":"QWxpY2U="}"#.into())
         }
+        Defect::LeavesOutKeyUsage if target.ends_with("/metadata") && !failed => {
+            answer(status, r#"{"keySpec":"AES_256","keyUsage":[],"keyStatus":"ENABLED"}"#.into())
+        }
         Defect::ServesUnknownFields if text.contains("ValidationException") => {
             answer(StatusCode::OK, "{}".into())
         }
@@ -310,6 +314,17 @@ fn every_planted_defect_is_found_and_named() {
             let found: Vec<FindingKind> = summary.findings.iter().map(|finding| finding.fault.kind).collect();
             assert!(found.contains(&kind), "{defect:?}: {}", summary.text());
         }
+    });
+}
+
+/// There are proxies in use that say so. It is a finding, and no reason to send nothing.
+#[test]
+fn a_proxy_that_answers_valid_requests_out_of_form_is_fuzzed_all_the_same() {
+    really(async {
+        let summary = fuzz(Defect::LeavesOutKeyUsage, options(&[Target::Health], 40)).await;
+        let found: Vec<FindingKind> = summary.findings.iter().map(|finding| finding.fault.kind).collect();
+        assert_eq!(found, [FindingKind::MalformedSuccess], "{}", summary.text());
+        assert_eq!(summary.requests, 40, "{}", summary.text());
     });
 }
 

@@ -167,7 +167,7 @@ fn judge_success(case: &Case, response: &Response, verdict: &mut Verdict) {
         Shape::Free => None,
         Shape::Any => match serde_json::from_slice::<Value>(body) {
             Ok(Value::Object(_)) => None,
-            _ => Some(Wrong::Form("body, which is not a JSON object".into())),
+            _ => Some(Wrong::Form("the body is no JSON object".into())),
         },
     };
     let requirement = match case.operation {
@@ -178,11 +178,7 @@ fn judge_success(case: &Case, response: &Response, verdict: &mut Verdict) {
     };
     match wrong {
         Some(Wrong::Form(what)) => {
-            verdict.fault(
-                FindingKind::MalformedSuccess,
-                requirement,
-                format!("status 200 with a wrong {what}"),
-            );
+            verdict.fault(FindingKind::MalformedSuccess, requirement, format!("status 200, but {what}"));
         }
         Some(Wrong::IntegrityValue(what)) => {
             verdict.fault(FindingKind::WrongIntegrityValue, "XKS-ENC-9", what);

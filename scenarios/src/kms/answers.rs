@@ -103,8 +103,9 @@ enum HealthStatus {
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Wrong> {
     // Only the place is kept of serde's error: its text can quote the answer.
-    serde_json::from_slice(body)
-        .map_err(|error| Wrong::Form(format!("body, at line {} column {}", error.line(), error.column())))
+    serde_json::from_slice(body).map_err(|error| {
+        Wrong::Form(format!("the body is wrong at line {} column {}", error.line(), error.column()))
+    })
 }
 
 fn decode(name: &str, text: &str) -> Result<Vec<u8>, Wrong> {
