@@ -574,20 +574,8 @@ async fn what_needs_no_settling_is_answered_before_others_are_settled() {
 async fn a_thread_that_was_set_aside_begins_nothing_more_when_its_call_returns() {
     let bench = bench(1, 9, 1, usize::MAX);
     bench.pool.shared.lock().pace.note(Some(Duration::from_nanos(1)));
-    let (release, released) = channel::<()>();
-    let (tell, inside) = channel();
-    let late = bench.pool.call(
-        CallKind::UsesKeyAndIsSettled,
-        Instant::now() + SHORT,
-        move |device: &mut Scripted| {
-            let _ = tell.send(());
-            let _ = released.recv();
-            device.unsettled += 1;
-            Ok(())
-        },
-    );
-    assert!(late.await.is_err());
-    inside.recv().unwrap();
+    let (release, hanging) = bench.hang(SHORT);
+    assert!(hanging.await.unwrap().is_err());
     until(|| bench.pool.set_aside() == 1 && bench.pool.stats().idle == 1).await;
     let (second, _hanging) = bench.hang(LONG);
     let pool = Arc::clone(&bench.pool);
