@@ -213,44 +213,25 @@ mod tests {
     const OK: CK_RV = cryptoki_sys::CKR_OK;
     const TOO_SMALL: CK_RV = cryptoki_sys::CKR_BUFFER_TOO_SMALL;
 
-    /// What a library does: answers with `wanted` bytes 1, 2, 3 and so on if there is room, and says that they are
-    /// `named_bytes`.
-    fn library(output: CK_BYTE_PTR, len: CK_ULONG_PTR, wanted: usize, named_bytes: usize) -> CK_RV {
+    /// Makes the bytes 1, 2, 3, and says that they are as many as the number of the session.
+    #[expect(unsafe_code, reason = "a C library's side of the call")]
+    unsafe extern "C" fn makes_three(
+        session: CK_SESSION_HANDLE,
+        _: CK_BYTE_PTR,
+        _: CK_ULONG,
+        output: CK_BYTE_PTR,
+        len: CK_ULONG_PTR,
+    ) -> CK_RV {
         // SAFETY: `finish` gives a buffer of the length that it names.
-        #[expect(unsafe_code, reason = "a C library's side of the buffer")]
         unsafe {
-            let room = usize::try_from(*len).unwrap();
-            *len = named_bytes.try_into().unwrap();
-            if room < wanted {
+            let has_room = *len >= 3;
+            *len = session;
+            if !has_room {
                 return TOO_SMALL;
             }
-            for index in 0..wanted {
-                *output.add(index) = u8::try_from(index + 1).unwrap();
-            }
+            [1, 2, 3].as_ptr().copy_to_nonoverlapping(output, 3);
         }
         OK
-    }
-
-    #[expect(unsafe_code, reason = "the type of a C function")]
-    unsafe extern "C" fn wants_three(
-        _: CK_SESSION_HANDLE,
-        _: CK_BYTE_PTR,
-        _: CK_ULONG,
-        output: CK_BYTE_PTR,
-        len: CK_ULONG_PTR,
-    ) -> CK_RV {
-        library(output, len, 3, 3)
-    }
-
-    #[expect(unsafe_code, reason = "the type of a C function")]
-    unsafe extern "C" fn boasts(
-        _: CK_SESSION_HANDLE,
-        _: CK_BYTE_PTR,
-        _: CK_ULONG,
-        output: CK_BYTE_PTR,
-        len: CK_ULONG_PTR,
-    ) -> CK_RV {
-        library(output, len, 3, 1_000_000)
     }
 
     #[expect(unsafe_code, reason = "the type of a C function")]
@@ -271,21 +252,22 @@ mod tests {
         TOO_SMALL
     }
 
-    fn made(function: Finish, room_bytes: usize) -> Result<Vec<u8>> {
-        finish(Some(function), Function::Encrypt, 1, &[0], room_bytes).map(|output| output.to_vec())
+    fn made(says_bytes: CK_SESSION_HANDLE, room_bytes: usize) -> Result<Vec<u8>> {
+        let output = finish(Some(makes_three), Function::Encrypt, says_bytes, &[0], room_bytes);
+        output.map(|output| output.to_vec())
     }
 
     #[test]
     fn room_that_is_enough_is_asked_for_once_and_too_little_is_mended() {
         for room_bytes in [0, 1, 2, 3, 4, 100] {
-            assert_eq!(made(wants_three, room_bytes).unwrap(), [1, 2, 3], "{room_bytes}");
+            assert_eq!(made(3, room_bytes).unwrap(), [1, 2, 3], "{room_bytes}");
         }
     }
 
     #[test]
     fn an_answer_that_cannot_be_whole_is_none() {
         for room_bytes in [4, 2] {
-            let outcome = made(boasts, room_bytes);
+            let outcome = made(1_000_000, room_bytes);
             assert!(matches!(outcome, Err(Error::Pkcs11(RvError::BufferTooSmall, Function::Encrypt))));
         }
     }

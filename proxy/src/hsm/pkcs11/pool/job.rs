@@ -142,7 +142,7 @@ pub(super) fn serve<O: Open>(
         }
         let is_full = held.len() == BATCH_MAX || now - began_at >= BATCH_AGE_MAX;
         // A thread whose session was lost takes no work from those that have one.
-        if keeper.is_ready() && !held.is_empty() && !is_full {
+        if lost.is_none() && keeper.is_ready() && !held.is_empty() && !is_full {
             next = another(took.take());
         }
     }
