@@ -61,6 +61,8 @@ pub enum KmsException {
     KmsInternal,
     /// HTTP 400, retried by SDKs: the quota of the key store is exceeded.
     Throttling,
+    /// HTTP 400, not retried by SDKs: the KMS key itself has been disabled (kms-behaviour 5.3).
+    Disabled,
 }
 
 impl KmsException {
@@ -70,13 +72,14 @@ impl KmsException {
             Self::KmsInvalidState => "KMSInvalidStateException",
             Self::KmsInternal => "KMSInternalException",
             Self::Throttling => "ThrottlingException",
+            Self::Disabled => "DisabledException",
         }
     }
 
     /// The HTTP status it travels with.
     pub fn status(self) -> u16 {
         match self {
-            Self::KmsInvalidState | Self::Throttling => 400,
+            Self::KmsInvalidState | Self::Throttling | Self::Disabled => 400,
             Self::KmsInternal => 500,
         }
     }

@@ -27,6 +27,7 @@ pub(super) struct Visible {
     pub(super) invalid_state: &'static str,
     pub(super) internal: &'static str,
     pub(super) throttled: &'static str,
+    pub(super) disabled: &'static str,
 }
 
 impl Visible {
@@ -39,6 +40,7 @@ impl Visible {
                     KmsException::KmsInvalidState => self.invalid_state,
                     KmsException::KmsInternal => self.internal,
                     KmsException::Throttling => self.throttled,
+                    KmsException::Disabled => self.disabled,
                 },
                 kms: Some(failure),
                 attempts: tried.attempts,

@@ -62,6 +62,7 @@ const VISIBLE: Visible = Visible {
     invalid_state: "ValidationException (400): KMS key disabled error",
     internal: "InternalServerError (500)",
     throttled: "ThrottlingException (400)",
+    disabled: "ValidationException (400): KMS key disabled error",
 };
 const VIA: &str = "dynamodb.us-east-1.amazonaws.com";
 

@@ -36,11 +36,19 @@ impl Default for Ebs {
 
 /// Creating and attaching end asynchronously: the failure arrives as an EventBridge event whose cause is KMS's message (MA-D6).
 const CREATE_FAILED: &str = "EBS createVolume failed (volume state: error)";
-const CREATE_VISIBLE: Visible =
-    Visible { invalid_state: CREATE_FAILED, internal: CREATE_FAILED, throttled: CREATE_FAILED };
+const CREATE_VISIBLE: Visible = Visible {
+    invalid_state: CREATE_FAILED,
+    internal: CREATE_FAILED,
+    throttled: CREATE_FAILED,
+    disabled: CREATE_FAILED,
+};
 const ATTACH_FAILED: &str = "EBS attachVolume failed";
-const ATTACH_VISIBLE: Visible =
-    Visible { invalid_state: ATTACH_FAILED, internal: ATTACH_FAILED, throttled: ATTACH_FAILED };
+const ATTACH_VISIBLE: Visible = Visible {
+    invalid_state: ATTACH_FAILED,
+    internal: ATTACH_FAILED,
+    throttled: ATTACH_FAILED,
+    disabled: ATTACH_FAILED,
+};
 pub(super) const VIA: &str = "ec2.us-east-1.amazonaws.com";
 
 impl Service for Ebs {

@@ -34,8 +34,12 @@ impl Default for Ec2Launch {
 
 const LAUNCH_FAILED: &str = "Client.InternalError: Client error on launch";
 /// The termination reason is the same for every cause.
-const VISIBLE: Visible =
-    Visible { invalid_state: LAUNCH_FAILED, internal: LAUNCH_FAILED, throttled: LAUNCH_FAILED };
+const VISIBLE: Visible = Visible {
+    invalid_state: LAUNCH_FAILED,
+    internal: LAUNCH_FAILED,
+    throttled: LAUNCH_FAILED,
+    disabled: LAUNCH_FAILED,
+};
 const ROLE: &str = "arn:aws:iam::111122223333:role/aws-service-role/autoscaling.amazonaws.com/\
                     AWSServiceRoleForAutoScaling";
 

@@ -59,6 +59,7 @@ const VISIBLE: Visible = Visible {
     invalid_state: "KMSInvalidStateException (502)",
     internal: "ServiceException (500)",
     throttled: "ServiceException (500)",
+    disabled: "KMSDisabledException (502)",
 };
 const VIA: &str = "lambda.us-east-1.amazonaws.com";
 

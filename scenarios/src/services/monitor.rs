@@ -25,7 +25,9 @@ pub(super) async fn key_is_lost(
         pause = every;
         match desk.decrypt(key, caller).await.result {
             Ok(()) => lost_since = None,
-            Err(failure) if failure.exception == KmsException::KmsInvalidState => {
+            Err(failure)
+                if matches!(failure.exception, KmsException::KmsInvalidState | KmsException::Disabled) =>
+            {
                 let since = *lost_since.get_or_insert(desk.now());
                 if desk.now() >= since + patience {
                     return true;

@@ -64,6 +64,7 @@ const VISIBLE: Visible = Visible {
     invalid_state: "KMSKeyNotAccessibleFault (400)",
     internal: "InternalFailure (500)",
     throttled: "ServiceUnavailable (503)",
+    disabled: "KMSKeyNotAccessibleFault (400)",
 };
 const VIA: &str = "rds.us-east-1.amazonaws.com";
 const ROLE: &str = "arn:aws:iam::111122223333:role/aws-service-role/rds.amazonaws.com/AWSServiceRoleForRDS";

@@ -34,7 +34,7 @@ pub(super) struct Retry {
 /// Tokens one retry costs, and the back-off before the first.
 fn price(exception: KmsException) -> Option<(u32, Duration)> {
     match exception {
-        KmsException::KmsInvalidState => None,
+        KmsException::KmsInvalidState | KmsException::Disabled => None,
         KmsException::KmsInternal => Some((14, Duration::from_millis(50))),
         KmsException::Throttling => Some((5, Duration::from_millis(1000))),
     }

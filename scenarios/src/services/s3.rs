@@ -36,6 +36,7 @@ pub(super) const VISIBLE: Visible = Visible {
     invalid_state: "KMS.KMSInvalidStateException (400)",
     internal: "ServiceUnavailable (503)",
     throttled: "SlowDown (503)",
+    disabled: "KMS.DisabledException (400)",
 };
 pub(super) const VIA: &str = "s3.us-east-1.amazonaws.com";
 
