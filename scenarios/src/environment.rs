@@ -5,6 +5,7 @@
 use crate::clock::Clock;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::Rng;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use xks_proxy::env::{Env, UnixTime};
@@ -16,18 +17,27 @@ pub const RUN_BEGINS: Duration = Duration::from_secs(1_767_225_600);
 pub struct SimulatedEnv {
     clock: Clock,
     random: Mutex<ChaCha20Rng>,
+    /// How far the wall clock is ahead, in nanoseconds; negative is behind.
+    skew_ns: AtomicI64,
 }
 
 impl SimulatedEnv {
     /// With a stream of its own.
     pub fn new(clock: Clock, random: ChaCha20Rng) -> Self {
-        Self { clock, random: Mutex::new(random) }
+        Self { clock, random: Mutex::new(random), skew_ns: AtomicI64::new(0) }
+    }
+
+    /// Moves the wall clock: so many nanoseconds further ahead, or back where negative. Moves add up.
+    pub fn skew(&self, ahead_ns: i64) {
+        self.skew_ns.fetch_add(ahead_ns, Ordering::Relaxed);
     }
 }
 
 impl Env for SimulatedEnv {
     fn now(&self) -> UnixTime {
-        UnixTime(RUN_BEGINS + self.clock.now())
+        let (right, skew_ns) = (RUN_BEGINS + self.clock.now(), self.skew_ns.load(Ordering::Relaxed));
+        let skew = Duration::from_nanos(skew_ns.unsigned_abs());
+        UnixTime(if skew_ns < 0 { right.saturating_sub(skew) } else { right + skew })
     }
 
     fn noise(&self) -> u64 {

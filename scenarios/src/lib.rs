@@ -59,6 +59,7 @@ pub mod intruder;
 pub mod invariants;
 pub mod kms;
 pub mod net;
+pub mod processor;
 pub mod real_hsm;
 pub mod recording;
 pub mod report;

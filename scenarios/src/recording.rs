@@ -57,8 +57,38 @@ pub struct ServiceFigures {
     pub ok: Vec<u64>,
     /// Failures per bucket.
     pub failed: Vec<u64>,
+    /// Before the first fault, from there until everything should be well again, and since then.
+    pub phases: [Phase; 3],
     /// The same told fault by fault, for the words of the report.
     pub stats: ServiceStats,
+}
+
+/// A part of a run, counted by when things began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phase {
+    /// Requests of users, or proxy calls.
+    pub requests: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// KMS calls made; for proxy calls those that opened a connection, or tried.
+    pub calls: u64,
+}
+
+impl Phase {
+    /// Share of requests that failed; 0 without one.
+    pub fn failed_share(&self) -> f64 {
+        ratio(self.failures, self.requests)
+    }
+
+    /// Calls of each request; 0 without one.
+    pub fn calls_per_request(&self) -> f64 {
+        ratio(self.calls, self.requests)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of requests fit a double")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// Orders KMS failures in a map: exception, row and message.
@@ -69,6 +99,8 @@ pub struct Recording {
     clock: crate::clock::Clock,
     /// Beginnings and ends of the faults.
     faults: Vec<(Duration, Duration)>,
+    /// When the first fault begins, and when everything should be well again after the last.
+    troubled: Option<(Duration, Duration)>,
     bucket: Duration,
     inner: RefCell<Inner>,
 }
@@ -96,6 +128,7 @@ struct XksFigures {
     p50_ms: Vec<Option<f64>>,
     p99_ms: Vec<Option<f64>>,
     per_bucket: Vec<u64>,
+    phases: [Phase; 3],
 }
 
 /// What is left when the run is over.
@@ -110,6 +143,8 @@ pub struct Finished {
     pub services: Vec<ServiceFigures>,
     /// The proxy calls.
     pub xks: XksResult,
+    /// The proxy calls by phase, as in [`ServiceFigures::phases`].
+    pub xks_phases: [Phase; 3],
     /// Width of a bucket.
     pub bucket: Duration,
 }
@@ -131,6 +166,7 @@ impl Recording {
         services: usize,
         duration: Duration,
         faults: Vec<(Duration, Duration)>,
+        settle: Duration,
         keep_lines: bool,
     ) -> Result<Self, hdrhistogram::CreationError> {
         let bucket = bucket_for(duration);
@@ -143,8 +179,11 @@ impl Recording {
         };
         // Up to an hour in microseconds, to three digits.
         let histogram = || Histogram::new_with_bounds(1, 3_600_000_000, 3);
+        let begins = faults.iter().map(|(from, _)| *from).min();
+        let ends = faults.iter().map(|(_, to)| *to).max();
         Ok(Self {
             clock,
+            troubled: begins.zip(ends.map(|end| end.saturating_add(settle))),
             faults,
             bucket,
             inner: RefCell::new(Inner {
@@ -166,9 +205,19 @@ impl Recording {
                     p50_ms: vec![None; buckets],
                     p99_ms: vec![None; buckets],
                     per_bucket: vec![0; buckets],
+                    phases: [Phase::default(); 3],
                 },
             }),
         })
+    }
+
+    /// Number of the phase at this time.
+    fn phase(&self, at: Duration) -> usize {
+        match self.troubled {
+            Some((_, well)) if at >= well => 2,
+            Some((begins, _)) if at >= begins => 1,
+            _ => 0,
+        }
     }
 
     fn in_fault(&self, at: Duration) -> bool {
@@ -202,6 +251,8 @@ impl Recording {
                 calls: inner.xks.calls,
                 ok: inner.xks.ok,
                 fresh_connections: inner.xks.fresh,
+                fresh_share_before_faults: inner.xks.phases[0].calls_per_request(),
+                fresh_share_after_faults: inner.xks.phases[2].calls_per_request(),
                 timed_out: inner.xks.timed_out,
                 patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
                 latency: percentiles(&inner.xks.all),
@@ -211,6 +262,7 @@ impl Recording {
                 p99_ms: std::mem::take(&mut inner.xks.p99_ms),
                 per_bucket: std::mem::take(&mut inner.xks.per_bucket),
             },
+            xks_phases: inner.xks.phases,
             bucket: self.bucket,
         }
     }
@@ -232,7 +284,12 @@ impl Recorder for Recording {
         match event {
             Event::Service(event) => {
                 let in_fault = self.in_fault(event.at);
+                let phase = self.phase(event.at);
                 if let Some(figures) = inner.services.get_mut(event.service) {
+                    if let Some(phase) = figures.phases.get_mut(phase) {
+                        phase.requests += 1;
+                        phase.failures += u64::from(matches!(event.outcome, ServiceOutcome::Failed { .. }));
+                    }
                     figures.stats.record(&event);
                     figures.take(index(event.at, self.bucket), event.at, event.took, in_fault, event.outcome);
                 }
@@ -240,10 +297,18 @@ impl Recorder for Recording {
             Event::Kms(event) => {
                 if let Some(figures) = inner.services.get_mut(event.service) {
                     figures.kms_calls += 1;
+                    if let Some(phase) = figures.phases.get_mut(self.phase(event.at)) {
+                        phase.calls += 1;
+                    }
                 }
             }
             Event::Xks(event) => {
                 let outside = !self.in_fault(event.at);
+                if let Some(phase) = inner.xks.phases.get_mut(self.phase(event.at)) {
+                    phase.requests += 1;
+                    phase.failures += u64::from(event.outcome != XksOutcome::Ok);
+                    phase.calls += u64::from(event.fresh_connection);
+                }
                 inner.xks.take(
                     index(self.clock.now(), self.bucket),
                     event.took,
@@ -498,7 +563,8 @@ mod tests {
     fn each_bucket_has_its_own_percentiles_and_silent_ones_have_none() {
         let figures = clock::run([0; 32], |clock| async move {
             let second = Duration::from_secs(1);
-            let recording = Recording::new(clock.clone(), 0, second, Vec::new(), false).unwrap();
+            let recording =
+                Recording::new(clock.clone(), 0, second, Vec::new(), Duration::ZERO, false).unwrap();
             let call = |ms: u64| {
                 recording.emit(Event::Xks(crate::trace::XksEvent {
                     kms_host: 0,

@@ -83,6 +83,13 @@ pub struct ServiceResult {
     pub recovered_ms: Option<u64>,
     /// How long after the last fault's end it recovered.
     pub recovered_after_fault_ms: Option<u64>,
+    /// Its requests before the first fault.
+    pub before_faults: PhaseResult,
+    /// Its requests once `settle_s` have passed since the last fault; all zero if no time is left then.
+    pub after_faults: PhaseResult,
+    /// How many times as many KMS calls each request makes after the faults as before them; `None` without requests or
+    /// KMS calls in either.
+    pub amplification: Option<f64>,
     /// What its users saw, most frequent first.
     pub errors: Vec<ErrorCount>,
     /// What went on working during the fault and why; empty if nothing did.
@@ -93,6 +100,17 @@ pub struct ServiceResult {
     pub ok: Vec<u64>,
     /// Requests that failed, per bucket.
     pub failed: Vec<u64>,
+}
+
+/// A service's requests in a part of the run.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct PhaseResult {
+    /// Requests of its users.
+    pub requests: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// KMS calls it made, SDK retries included.
+    pub kms_calls: u64,
 }
 
 /// One kind of failure as a service's users saw it.
@@ -119,6 +137,10 @@ pub struct XksResult {
     pub ok: u64,
     /// How many needed a new connection.
     pub fresh_connections: u64,
+    /// Share of calls that needed a new connection before the first fault, 0 to 1.
+    pub fresh_share_before_faults: f64,
+    /// The same once `settle_s` have passed since the last fault.
+    pub fresh_share_after_faults: f64,
     /// How many took KMS's whole patience.
     pub timed_out: u64,
     /// The patience: 250 ms.

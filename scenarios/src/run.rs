@@ -5,7 +5,8 @@
 
 use crate::clock;
 use crate::invariants;
-use crate::result::{Check, FaultBand, RunResult, ServiceResult};
+use crate::recording::{Phase, ServiceFigures};
+use crate::result::{Check, FaultBand, PhaseResult, RunResult, ServiceResult};
 use crate::scenario::{Expectation, Scenario};
 use crate::streams::Streams;
 use crate::world::{self, Options, Remains};
@@ -81,6 +82,9 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
                     let end = span?.1;
                     (end < scenario.duration).then(|| milliseconds(recovered.saturating_sub(end)))
                 }),
+                before_faults: phase_result(&figures.phases[0]),
+                after_faults: phase_result(&figures.phases[2]),
+                amplification: amplification(figures),
                 errors: figures.error_counts(),
                 kept_working: narrative.kept_working,
                 lasting_damage: narrative.lasting_damage,
@@ -128,6 +132,17 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
     Ran { result, events: finished.events, lines: finished.lines }
 }
 
+fn phase_result(phase: &Phase) -> PhaseResult {
+    PhaseResult { requests: phase.requests, failures: phase.failures, kms_calls: phase.calls }
+}
+
+/// KMS calls of each request after the faults, as a multiple of those before.
+fn amplification(figures: &ServiceFigures) -> Option<f64> {
+    let [before, _, after] = figures.phases;
+    let (before, after) = (before.calls_per_request(), after.calls_per_request());
+    (before > 0.0 && after > 0.0).then(|| after / before)
+}
+
 /// One `Check` for each bound of the expectation.
 fn check_expectation(
     expectation: &Expectation,
@@ -136,7 +151,7 @@ fn check_expectation(
     result: &mut RunResult,
 ) {
     let whose = expectation.service.as_deref().unwrap_or("every service");
-    let chosen: Vec<(&str, &crate::recording::ServiceFigures)> = scenario
+    let chosen: Vec<(&str, &ServiceFigures)> = scenario
         .services
         .iter()
         .map(crate::services::ServiceSettings::name)
@@ -173,6 +188,32 @@ fn check_expectation(
         let text = format!("{whose}: at least {} of requests fail while a fault is on", percent(least));
         push("failures_during_faults_min", text, under);
     }
+    let settle_s = scenario.settle.as_secs_f64();
+    let since = format!("once {settle_s} s have passed since the last fault");
+    if let Some(least) = expectation.failures_after_faults_min {
+        let under = after_faults(&chosen, |share| share < least);
+        let text = format!("{whose}: at least {} of requests still fail {since}", percent(least));
+        push("failures_after_faults_min", text, under);
+    }
+    if let Some(most) = expectation.failures_after_faults_max {
+        let over = after_faults(&chosen, |share| share > most);
+        let text = format!("{whose}: at most {} of requests fail {since}", percent(most));
+        push("failures_after_faults_max", text, over);
+    }
+    if let Some(least) = expectation.amplification_min {
+        let under = chosen
+            .iter()
+            .filter_map(|(name, figures)| match amplification(figures) {
+                Some(factor) if factor >= least => None,
+                Some(factor) => Some(format!("{name}: {factor:.2} times")),
+                None => Some(format!("{name}: no KMS calls to compare")),
+            })
+            .collect();
+        let text = format!(
+            "{whose}: at least {least} times as many KMS calls for each request {since} as before the first"
+        );
+        push("amplification_min", text, under);
+    }
     if let (Some(within_s), Some((_, end))) = (expectation.recovered_within_s, scenario.fault_span()) {
         let bound = Duration::from_secs_f64(within_s);
         let late = chosen
@@ -206,6 +247,15 @@ fn check_expectation(
             over,
         );
     }
+}
+
+/// The services whose share of failures after the faults is not as it should be.
+fn after_faults(chosen: &[(&str, &ServiceFigures)], is_wrong: impl Fn(f64) -> bool) -> Vec<String> {
+    let shares = chosen.iter().map(|(name, figures)| (name, figures.phases[2].failed_share()));
+    shares
+        .filter(|(_, share)| is_wrong(*share))
+        .map(|(name, share)| format!("{name}: {}", percent(share)))
+        .collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of requests fit a double")]

@@ -1,37 +1,102 @@
-//! TLS on the simulated link: real rustls on both sides, with a certificate authority made for the run.
+//! TLS on the simulated link: real rustls on both sides, with certificates made for the run.
 //!
-//! Place on the map: built by [`world`](crate::world). Its key material is real randomness and differs between equal
-//! runs; neither timing nor outcome depends on it, and no event holds any of it.
+//! Place on the map: built by [`world`](crate::world); faults of the timeline replace what the proxies serve. Its key
+//! material is real randomness and differs between equal runs; neither timing nor outcome depends on it, and no event
+//! holds any of it.
 
 use crate::environment::SimulatedEnv;
 use crate::kms::client::ClientTls;
 use crate::scenario::TlsVersion;
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
+use xks_proxy::env::Env;
+use xks_proxy::tls::{KnownClients, ServerTls, SubjectName, server_config, server_config_for};
 
 /// Both sides.
 pub struct SimulatedTls {
-    /// For the proxies.
-    pub server: Arc<rustls::ServerConfig>,
+    /// For the proxies, as long as nothing is wrong.
+    pub server: Arc<ServerTls>,
     /// For the KMS hosts.
     pub client: ClientTls,
+    good: Arc<rustls::ServerConfig>,
+    expired: Arc<rustls::ServerConfig>,
+    demanding: Arc<rustls::ServerConfig>,
+}
+
+/// What the proxies serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// A certificate that is valid for the run's `certificate_days`.
+    Good,
+    /// One whose last day is past.
+    Expired,
+    /// A good one, to clients with a certificate of their own.
+    ClientCertificateDemanded,
+}
+
+fn words(error: &dyn Display) -> String {
+    format!("TLS of the simulated link: {error}")
+}
+
+/// A certificate with its key.
+struct Identity {
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+}
+
+impl Identity {
+    /// Self-signed for `host`, valid from a year before the run until `days` after its beginning, or before where negative.
+    fn new(host: &str, days: i64) -> Result<Self, String> {
+        let key = KeyPair::generate().map_err(|error| words(&error))?;
+        let mut params = CertificateParams::new([host.to_owned()]).map_err(|error| words(&error))?;
+        let day = Duration::from_secs(86_400);
+        // `RUN_BEGINS` as a date.
+        let begins = rcgen::date_time_ymd(2026, 1, 1);
+        let whole = u32::try_from(days.unsigned_abs()).unwrap_or(u32::MAX);
+        params.not_before = begins - day * 365;
+        params.not_after = if days < 0 { begins - day * whole } else { begins + day * whole };
+        let certificate = params.self_signed(&key).map_err(|error| words(&error))?.der().clone();
+        Ok(Self { certificate, key })
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, String> {
+        PrivateKeyDer::try_from(self.key.serialize_der()).map_err(|error| words(&error))
+    }
 }
 
 impl SimulatedTls {
-    /// A certificate for `host`, and a client that trusts its issuer and speaks `version` only.
+    /// Certificates for `host`, valid for `days` from the start of the run, and a client that trusts them and speaks
+    /// `version` only.
     ///
     /// # Errors
     /// In words, when a part of it cannot be made.
-    pub fn new(host: &'static str, version: TlsVersion, env: &Arc<SimulatedEnv>) -> Result<Self, String> {
-        let words = |error: &dyn std::fmt::Display| format!("TLS of the simulated link: {error}");
-        let made = rcgen::generate_simple_self_signed([host.to_owned()]).map_err(|error| words(&error))?;
-        let certificate: CertificateDer<'static> = made.cert.der().clone();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|error| words(&error))?;
-        let proxy_env: Arc<dyn xks_proxy::env::Env> = Arc::clone(env) as _;
-        let server = xks_proxy::tls::server_config(vec![certificate.clone()], key, proxy_env)
+    pub fn new(
+        host: &'static str,
+        version: TlsVersion,
+        days: u32,
+        env: &Arc<SimulatedEnv>,
+    ) -> Result<Self, String> {
+        let good = Identity::new(host, i64::from(days))?;
+        let expired = Identity::new(host, -1)?;
+        let door = || -> Arc<dyn Env> { Arc::clone(env) as _ };
+        let serve = |identity: &Identity| {
+            server_config(vec![identity.certificate.clone()], identity.key()?, door())
+                .map_err(|error| words(&error))
+        };
+        // Whoever it would let in: KMS presents no certificate at all.
+        let clients = KnownClients {
+            authorities: vec![good.certificate.clone()],
+            subject_names: vec![SubjectName::parse("cks.kms.us-east-1.amazonaws.com")?],
+        };
+        let demanding = server_config_for(clients, vec![good.certificate.clone()], good.key()?, door())
             .map_err(|error| words(&error))?;
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(certificate).map_err(|error| words(&error))?;
+        for identity in [&good, &expired] {
+            roots.add(identity.certificate.clone()).map_err(|error| words(&error))?;
+        }
         let versions: &[&rustls::SupportedProtocolVersion] = match version {
             TlsVersion::V12 => &[&rustls::version::TLS12],
             TlsVersion::V13 | TlsVersion::Off => &[&rustls::version::TLS13],
@@ -46,6 +111,23 @@ impl SimulatedTls {
         config.resumption = rustls::client::Resumption::disabled();
         let server_name = ServerName::try_from(host).map_err(|error| words(&error))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        Ok(Self { server, client: ClientTls { connector, server_name } })
+        let (good, expired) = (serve(&good)?, serve(&expired)?);
+        Ok(Self {
+            server: ServerTls::new(Arc::clone(&good)),
+            client: ClientTls { connector, server_name },
+            good,
+            expired,
+            demanding,
+        })
+    }
+
+    /// What every connection that begins from now on is served with.
+    pub fn serve(&self, serving: Serving) {
+        let config = match serving {
+            Serving::Good => &self.good,
+            Serving::Expired => &self.expired,
+            Serving::ClientCertificateDemanded => &self.demanding,
+        };
+        self.server.replace(Arc::clone(config).into());
     }
 }

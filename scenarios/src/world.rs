@@ -3,43 +3,44 @@
 //! Place on the map: built from a [`Scenario`] by [`live`], which runs it to its end in virtual time. The proxy cannot
 //! tell that it is simulated: its four doors (listener, `tokio::time`, `Env`, `Hsm`) are all it has.
 
+mod aftermath;
+mod hsms;
+mod proxy_host;
+mod stage;
+
 use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::environment::SimulatedEnv;
-use crate::fault::{Fault, FaultKind};
 use crate::intruder::{Target, intrude};
-use crate::invariants::{AuditWatch, X8, X9, check_hsm_limits};
+use crate::invariants::{AuditWatch, X8, check_hsm_limits};
+use crate::kms::KmsApi;
 use crate::kms::client::Dial;
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
 use crate::kms::violations::Violations;
-use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsOperation};
 use crate::net::link::{Link, LinkSettings};
 use crate::net::tcp::Network;
+use crate::processor::Processor;
 use crate::recording::{Finished, Recording};
 use crate::scenario::{Scenario, TlsVersion};
 use crate::services::{self, Narrative, ServiceContext};
 use crate::simulated_tls::SimulatedTls;
 use crate::streams::Streams;
 use crate::trace::{Event, Recorder};
-use sim_hsm::{
-    Capacity, Configuration, Control, Engine, FaultPlan, IvLedger, KeySpecification, ServiceTime,
-    ServiceTimes, SimHsm,
-};
+use aftermath::{check_still_decryptable, keep_blobs};
+use proxy_host::ProxyHost;
+use sim_hsm::{Engine, IvLedger};
+use stage::Stage;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
-use tokio::task::{JoinHandle, JoinSet};
-use xks_proxy::app::{App, KeyStore, Limits, Settings};
+use tokio::sync::Notify;
+use xks_proxy::app::Limits;
 use xks_proxy::env::UnixTime;
 use xks_proxy::events::Subscriber;
 use xks_proxy::hsm::Hsm;
-use xks_proxy::hsm::group::{GroupSettings, HsmGroup, Member};
-use xks_proxy::hsm::monitored::{MonitorSettings, Monitored};
-use xks_proxy::key::{API_ROOT, UriPrefix};
+use xks_proxy::key::API_ROOT;
 use xks_proxy::secret::Secret;
-use xks_proxy::sigv4::Credential;
 
 /// The external key of the simulated key store.
 pub const KEY_ID: &str = "example-key";
@@ -49,8 +50,6 @@ const PREFIX: &str = "/example";
 const ACCESS_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 /// Known to everybody: it guards nothing but the simulation.
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEYEXAMPLE";
-/// Blobs from all over the run that are decrypted at its end (X9).
-const KEPT_BLOBS_MAX: u64 = 200;
 /// How long after the end the last requests may take.
 const AFTERMATH_MAX: Duration = Duration::from_secs(120);
 
@@ -111,20 +110,25 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             scenario.services.len(),
             scenario.duration,
             fault_spans,
+            scenario.settle,
             options.keep_lines,
         )
         .map_err(|error| error.to_string())?,
     );
     let network = Network::new(clock.clone());
     let ledger = IvLedger::new();
-    let hsms = build_hsms(&clock, scenario, options, &ledger)?;
+    let hsms = hsms::build(&clock, scenario, options, &ledger)?;
     let deadline = Duration::from_secs_f64(scenario.proxy.deadline_ms / 1_000.0);
     let watch = Arc::new(AuditWatch::new(clock.clone(), deadline, SECRET.to_owned()));
     let server_env = Arc::new(SimulatedEnv::new(clock.clone(), streams.stream("environment", 0)));
     let tls = match scenario.topology.tls {
         TlsVersion::Off => None,
-        version => Some(SimulatedTls::new(ENDPOINT, version, &server_env)?),
+        version => {
+            let days = scenario.proxy.certificate_days;
+            Some(Arc::new(SimulatedTls::new(ENDPOINT, version, days, &server_env)?))
+        }
     };
+    let microseconds = |us: f64| Duration::from_secs_f64(us / 1e6);
     let proxies: Vec<Rc<ProxyHost>> = (0..scenario.topology.proxies)
         .map(|index| {
             let members = (index..index + scenario.topology.hsms_per_proxy).map(|number| {
@@ -145,6 +149,15 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 env: Arc::new(SimulatedEnv::new(clock.clone(), streams.stream("environment", index_stream))),
                 subscriber: Arc::clone(&watch) as Arc<dyn Subscriber>,
                 tls: tls.as_ref().map(|tls| Arc::clone(&tls.server)),
+                processor: (scenario.proxy.cpu_request_us > 0.0).then(|| {
+                    Arc::new(Processor::new(
+                        clock.clone(),
+                        scenario.proxy.cores,
+                        microseconds(scenario.proxy.cpu_request_us),
+                        tls.as_ref().map(|_| microseconds(scenario.proxy.cpu_handshake_us)),
+                    ))
+                }),
+                credentials: RefCell::new(vec![(ACCESS_KEY_ID, SECRET)]),
                 running: RefCell::new(None),
                 held_down: Cell::new(0),
             });
@@ -166,9 +179,16 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     // The load balancer stands beside its proxies.
     let beside = LinkSettings { rtt: milliseconds(1.0), jitter: Duration::ZERO, loss: 0.0 };
     let check_paths = links("load-balancer", beside);
-    let balancer = Rc::new(Balancer::new(network.clone(), paths.clone(), check_paths.clone()));
-    balancer.start_checks(&scenario.load_balancer);
-    let dial: Rc<dyn Dial> = balancer;
+    let zones = scenario.topology.zones;
+    let balancer = Rc::new(Balancer::new(
+        network.clone(),
+        paths.clone(),
+        check_paths.clone(),
+        zones,
+        scenario.load_balancer.clone(),
+    ));
+    balancer.start_checks();
+    let dial: Rc<dyn Dial> = Rc::clone(&balancer) as _;
     let dial = options.dial_wrapper.as_ref().map_or_else(|| Rc::clone(&dial), |wrap| wrap(Rc::clone(&dial)));
 
     let intruder = tokio::task::spawn_local(intrude(
@@ -230,31 +250,32 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         .collect();
 
     let stage = Rc::new(Stage {
+        clock: clock.clone(),
+        streams,
         hsms: hsms.iter().map(|(_, control)| control.clone()).collect(),
         proxies,
         paths,
         check_paths,
+        balancer,
+        tls: tls.clone(),
+        kms: Rc::clone(&kms),
+        zones,
+        volume_under_own_key: scenario.proxy.volume_under_own_key,
+        volume_key: RefCell::new(None),
+        key_destroyed: Cell::new(false),
+        check_interval: Duration::from_secs_f64(scenario.load_balancer.check_interval_s),
     });
+    if scenario.proxy.volume_under_own_key {
+        stage.make_volume_key().await;
+    }
     let mut faults = Vec::with_capacity(scenario.faults.len());
     for (index, fault) in scenario.faults.iter().enumerate() {
-        let (clock, stage, fault) = (clock.clone(), Rc::clone(&stage), fault.clone());
-        let (recording, figures_closed) = (Rc::clone(&recording), Rc::new(Notify::new()));
+        let (recorder, figures_closed) = (Rc::clone(&recording), Rc::new(Notify::new()));
         let lift = Rc::clone(&figures_closed);
-        let task = tokio::task::spawn_local(async move {
-            clock.sleep_until(fault.from).await;
-            recording.emit(Event::Fault { at: clock.now(), index, begins: true });
-            let begun = stage.begin(&fault)?;
-            match fault.to {
-                Some(to) => {
-                    clock.sleep_until(to).await;
-                    recording.emit(Event::Fault { at: clock.now(), index, begins: false });
-                }
-                // It outlasts the figures, and is lifted only to see what can still be decrypted (X9).
-                None => figures_closed.notified().await,
-            }
-            stage.end(begun)
-        });
-        faults.push((task, lift));
+        let announce = move |begins: bool| recorder.emit(Event::Fault { at: recorder.now(), index, begins });
+        let lifted = async move { figures_closed.notified().await };
+        let acting = Rc::clone(&stage).act(fault.clone(), announce, lifted, index as u64, scenario.duration);
+        faults.push((tokio::task::spawn_local(acting), lift));
     }
     let keeper = tokio::task::spawn_local(keep_blobs(clock.clone(), Rc::clone(&kms), scenario.duration));
 
@@ -279,9 +300,12 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         task.await.map_err(|error| error.to_string())??;
     }
     clock.sleep(AFTERMATH_MAX).await;
+    stage.restore_proxies()?;
     stage.paths.iter().for_each(Link::lose_nothing);
     let kept = keeper.await.map_err(|error| error.to_string())?;
-    check_still_decryptable(&clock, &kms, kept, &violations).await;
+    if !stage.key_destroyed.get() {
+        check_still_decryptable(&clock, &kms, kept, &violations).await;
+    }
     drop(health_poll);
     intruder.abort();
     watch.report(&violations);
@@ -300,295 +324,4 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         .map(|(handle, figures)| handle.narrative(&figures.stats))
         .collect();
     Ok(Remains { finished, narratives, violations })
-}
-
-/// Not one of the scenario's services: its calls are in no figure.
-const KEEPER: Caller = Caller {
-    service: usize::MAX,
-    principal_arn: "arn:aws:iam::111122223333:role/archive",
-    via_service: None,
-};
-
-/// Encrypts something now and then, so that X9 has something from every phase of the run to look at.
-async fn keep_blobs(clock: Clock, kms: Rc<KmsModel>, duration: Duration) -> Vec<(Duration, CiphertextBlob)> {
-    let interval = (duration / u32::try_from(KEPT_BLOBS_MAX).unwrap_or(u32::MAX)).max(Duration::from_secs(1));
-    let mut kept = Vec::new();
-    let mut next = interval / 2;
-    while next < duration {
-        clock.sleep_until(next).await;
-        if let Ok(blob) = kms.encrypt(KmsOperation::Encrypt, &KEEPER).await {
-            kept.push((next, blob));
-        }
-        next = (next + interval).max(clock.now());
-    }
-    kept
-}
-
-/// Further attempts at decrypting in the check of X9, all blobs together.
-const DECRYPT_AGAIN_MAX: u32 = 1_000;
-
-/// X9. Every fault has ended, those without an end of their own with the run. A refusal of the ciphertext is a
-/// violation at once; whatever else may go wrong on an ordinary day (an HSM too slow for the deadline, the quota) is
-/// tried again, and only a world that does not come back breaks the promise.
-async fn check_still_decryptable(
-    clock: &Clock,
-    kms: &KmsModel,
-    kept: Vec<(Duration, CiphertextBlob)>,
-    violations: &Violations,
-) {
-    let mut again = DECRYPT_AGAIN_MAX;
-    for (made_at, blob) in kept {
-        let violation = loop {
-            let Err(failure) = kms.decrypt(&blob, &KEEPER).await else { break None };
-            if again == 0 || REFUSED_DATA_ROWS.contains(&failure.row) {
-                break Some(format!(
-                    "what was encrypted at {:.3} s does not decrypt at the end: {} {}",
-                    made_at.as_secs_f64(),
-                    failure.exception.as_str(),
-                    failure.message
-                ));
-            }
-            again -= 1;
-            clock.sleep(Duration::from_secs(1)).await;
-        };
-        violations.check(X9, clock.now(), violation);
-    }
-}
-
-/// Rows 3, 4 and 17 of the failure table: the proxy or KMS's inner layer refuses the data, or the answer makes no sense.
-const REFUSED_DATA_ROWS: [u8; 3] = [3, 4, 17];
-
-fn build_hsms(
-    clock: &Clock,
-    scenario: &Scenario,
-    options: &Options,
-    ledger: &IvLedger,
-) -> Result<Vec<(SimHsm, Control)>, String> {
-    let timer: Arc<dyn sim_hsm::Timer> = Arc::new(clock.clone());
-    let operation = ServiceTime::Lognormal {
-        median: Duration::from_secs_f64(scenario.hsm.service_ms / 1_000.0),
-        sigma: scenario.hsm.service_sigma,
-    };
-    (0..scenario.topology.hsms)
-        .map(|index| {
-            let configuration = Configuration {
-                name: format!("hsm-{index}"),
-                seed: options.seed,
-                stream: index as u64,
-                keys: vec![KeySpecification::aes_256(KEY_ID)],
-                capacity: Capacity {
-                    parallel_max: scenario.hsm.parallel_max,
-                    sessions_max: scenario.hsm.sessions_max,
-                    queue_max: scenario.hsm.sessions_max,
-                    service_times: ServiceTimes {
-                        // Attributes are read once and cached by a proxy over PKCS#11.
-                        describe: ServiceTime::ZERO,
-                        encrypt: operation,
-                        decrypt: operation,
-                    },
-                    ..Capacity::default()
-                },
-                faults: FaultPlan::quiet(),
-                ledger: Some(ledger.clone()),
-                ..Configuration::default()
-            };
-            match &options.engine {
-                None => Ok(SimHsm::new(configuration, Arc::clone(&timer))),
-                Some(make) => Ok(SimHsm::with_engine(configuration, make(index)?, Arc::clone(&timer))),
-            }
-        })
-        .collect()
-}
-
-/// A machine with the proxy on it.
-struct ProxyHost {
-    index: usize,
-    network: Network,
-    /// The HSMs it uses; a process that starts knows nothing yet of their health.
-    hsms: Vec<Arc<dyn Hsm>>,
-    limits: Limits,
-    env: Arc<SimulatedEnv>,
-    subscriber: Arc<dyn Subscriber>,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    running: RefCell<Option<Process>>,
-    /// Faults that keep the process down; it is started again when the last of them ends.
-    held_down: Cell<u32>,
-}
-
-struct Process {
-    task: JoinHandle<()>,
-    /// The background checks of its HSMs; they end with it.
-    _watches: JoinSet<()>,
-    /// Taken when the process is asked to stop.
-    terminate: Option<oneshot::Sender<()>>,
-}
-
-impl ProxyHost {
-    /// Starts the process. One that is still draining is ended first, as a supervisor does.
-    fn start(&self) -> Result<(), String> {
-        self.kill();
-        let credential =
-            Credential::new(ACCESS_KEY_ID, Secret::new(SECRET.into())).map_err(|error| error.to_string())?;
-        let prefix = UriPrefix::parse(PREFIX).map_err(|error| error.to_string())?;
-        let (hsm, watches) = self.hsm()?;
-        let mut store = KeyStore::new("example", prefix, vec![credential], hsm);
-        store.region = Some(REGION.into());
-        let settings = Settings { limits: self.limits.clone(), ..Settings::default() };
-        let env: Arc<dyn xks_proxy::env::Env> = Arc::clone(&self.env) as _;
-        let app = App::new(settings, vec![store], env, Arc::clone(&self.subscriber))
-            .map_err(|error| error.to_string())?;
-        let (terminate, terminated) = oneshot::channel::<()>();
-        let serve = xks_proxy::server::serve(
-            self.network.listen(self.index),
-            Arc::new(app),
-            self.tls.clone().map(xks_proxy::tls::ServerTls::new),
-            async {
-                // A dropped sender is a request to stop as well.
-                let _ = terminated.await;
-            },
-        );
-        let task = tokio::task::spawn_local(serve);
-        *self.running.borrow_mut() = Some(Process { task, _watches: watches, terminate: Some(terminate) });
-        Ok(())
-    }
-
-    /// Its only HSM as it is, or several as the daemon has them: each watched, all in one group.
-    fn hsm(&self) -> Result<(Arc<dyn Hsm>, JoinSet<()>), String> {
-        let mut watches = JoinSet::new();
-        if let [only] = self.hsms.as_slice() {
-            return Ok((Arc::clone(only), watches));
-        }
-        let settings = MonitorSettings { deadline: self.limits.deadline, ..MonitorSettings::default() };
-        let mut members = Vec::with_capacity(self.hsms.len());
-        for (index, hsm) in self.hsms.iter().enumerate() {
-            let name = format!("member-{index}");
-            let monitor = Arc::new(Monitored::new(name.clone(), Arc::clone(hsm), settings));
-            members.push(Member::monitored(name, Arc::clone(&monitor)));
-            watches.spawn_local(async move { monitor.watch().await });
-        }
-        let group = HsmGroup::new(members, GroupSettings::default()).map_err(|error| error.to_string())?;
-        Ok((Arc::new(group), watches))
-    }
-
-    fn kill(&self) {
-        if let Some(process) = self.running.borrow_mut().take() {
-            process.task.abort();
-        }
-    }
-
-    /// The process dies at once, even in the middle of draining; its kernel closes its sockets.
-    fn crash(&self) {
-        self.held_down.update(|faults| faults + 1);
-        self.kill();
-    }
-
-    /// The process is asked to stop: it drains and ends.
-    fn stop(&self) {
-        self.held_down.update(|faults| faults + 1);
-        if let Some(process) = self.running.borrow_mut().as_mut()
-            && let Some(terminate) = process.terminate.take()
-        {
-            // It may have ended by itself.
-            let _ = terminate.send(());
-        }
-    }
-
-    /// A fault that kept the process down is over.
-    fn release(&self) -> Result<(), String> {
-        self.held_down.update(|faults| faults.saturating_sub(1));
-        if self.held_down.get() == 0 { self.start() } else { Ok(()) }
-    }
-}
-
-/// What faults act on.
-struct Stage {
-    hsms: Vec<Control>,
-    proxies: Vec<Rc<ProxyHost>>,
-    paths: Vec<Link>,
-    check_paths: Vec<Link>,
-}
-
-/// A fault that has begun, and what has to be undone.
-enum Begun {
-    Hsms(Vec<(usize, sim_hsm::FaultId)>),
-    Cut(Vec<Link>),
-    Delayed(Vec<Link>, Duration),
-    Stopped(Vec<usize>),
-}
-
-impl Stage {
-    fn begin(&self, fault: &Fault) -> Result<Begun, String> {
-        let on_hsms = |which: &[usize], fault: sim_hsm::Fault| {
-            let begun: Result<Vec<_>, String> = which
-                .iter()
-                .filter_map(|index| self.hsms.get(*index).map(|control| (*index, control)))
-                .map(|(index, control)| {
-                    control.begin(fault).map(|id| (index, id)).map_err(|error| error.to_string())
-                })
-                .collect();
-            begun.map(Begun::Hsms)
-        };
-        match &fault.kind {
-            FaultKind::HsmDown { hsms } => on_hsms(hsms, sim_hsm::Fault::Down),
-            FaultKind::HsmSlow { hsms, factor } => on_hsms(hsms, sim_hsm::Fault::Slow { factor: *factor }),
-            FaultKind::HsmError { hsms, ckr, rate, .. } => {
-                on_hsms(hsms, sim_hsm::Fault::Error { ckr: *ckr, rate: *rate })
-            }
-            FaultKind::HsmHang { hsms } => on_hsms(hsms, sim_hsm::Fault::Hang),
-            FaultKind::Partition { proxies } => {
-                let links = self.links(proxies);
-                links.iter().for_each(Link::cut);
-                Ok(Begun::Cut(links))
-            }
-            FaultKind::Latency { proxies, extra } => {
-                let links: Vec<Link> =
-                    proxies.iter().filter_map(|index| self.paths.get(*index).cloned()).collect();
-                links.iter().for_each(|link| link.add_delay(*extra / 2));
-                Ok(Begun::Delayed(links, *extra / 2))
-            }
-            FaultKind::ProxyCrash { proxies } => {
-                self.proxies(proxies).for_each(|proxy| proxy.crash());
-                Ok(Begun::Stopped(proxies.clone()))
-            }
-            FaultKind::KillSwitch => {
-                self.proxies.iter().for_each(|proxy| proxy.stop());
-                Ok(Begun::Stopped((0..self.proxies.len()).collect()))
-            }
-        }
-    }
-
-    fn end(&self, begun: Begun) -> Result<(), String> {
-        match begun {
-            Begun::Hsms(faults) => {
-                for (index, id) in faults {
-                    if let Some(control) = self.hsms.get(index) {
-                        control.end(id);
-                    }
-                }
-            }
-            Begun::Cut(links) => links.iter().for_each(Link::heal),
-            Begun::Delayed(links, extra) => links.iter().for_each(|link| link.remove_delay(extra)),
-            Begun::Stopped(proxies) => {
-                for proxy in self.proxies(&proxies) {
-                    proxy.release()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn proxies<'a>(&'a self, which: &'a [usize]) -> impl Iterator<Item = &'a Rc<ProxyHost>> {
-        which.iter().filter_map(|index| self.proxies.get(*index))
-    }
-
-    /// A partition from every proxy lies between KMS and the load balancer, which still reaches them; one from some
-    /// of them lies behind it, so that its checks fail too.
-    fn links(&self, proxies: &[usize]) -> Vec<Link> {
-        let mut links: Vec<Link> =
-            proxies.iter().filter_map(|index| self.paths.get(*index).cloned()).collect();
-        if proxies.len() < self.paths.len() {
-            links.extend(proxies.iter().filter_map(|index| self.check_paths.get(*index).cloned()));
-        }
-        links
-    }
 }

@@ -168,7 +168,7 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
         (
             "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\nfactor = 3.0\n",
             ":6: ",
-            "factor belongs to kind hsm-slow, not to hsm-down",
+            "factor is no key of kind hsm-down, which takes target",
         ),
         (
             "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-slow\"\nfrom_s = 5\n",

@@ -159,6 +159,18 @@ fn numbers_have_the_ranges_of_the_loader() {
         ("hsm-slow", "factor", "from_s = 1"),
         ("hsm-error", "rate", "from_s = 1"),
         ("latency", "extra_ms", "from_s = 1"),
+        ("hsm-slow", "ramp_s", "from_s = 1\nfactor = 2"),
+        ("hsm-down", "repeats", "from_s = 1\nto_s = 1.5\nrepeat_every_s = 0.6"),
+        ("loss", "loss", "from_s = 1"),
+        ("duplication", "share", "from_s = 1"),
+        ("bandwidth", "bandwidth_kbit_per_s", "from_s = 1"),
+        ("idle-drop", "idle_s", "from_s = 1"),
+        ("hsm-sessions", "sessions_max", "from_s = 1"),
+        ("hsm-bit-flips", "rate", "from_s = 1"),
+        ("rolling-deploy", "restart_s", "from_s = 1"),
+        ("rolling-deploy", "drain_s", "from_s = 1"),
+        ("clock-skew", "skew_s", "from_s = 1"),
+        ("quota-burst", "rate_per_s", "from_s = 1"),
     ] {
         let table = fault(&schema, kind);
         check_ranges(&table, key, &table.properties()[key], beside);
@@ -180,8 +192,16 @@ fn settings(mut scenario: Scenario) -> String {
 #[test]
 fn defaults_are_those_of_the_loader() {
     let schema = schema();
-    let faults =
-        [("hsm-error", "rate"), ("hsm-error", "ckr"), ("hsm-down", "target"), ("partition", "target")];
+    let faults = [
+        ("hsm-error", "rate"),
+        ("hsm-error", "ckr"),
+        ("hsm-down", "target"),
+        ("partition", "target"),
+        ("partition", "way"),
+        ("rolling-deploy", "restart_s"),
+        ("rolling-deploy", "drain_s"),
+        ("credential-rotation", "overlap"),
+    ];
     let mut looked_at = 0;
     let mut same = |table: &Table, key: &str, beside: &str| {
         let value = &table.properties()[key];

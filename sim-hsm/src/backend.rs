@@ -222,13 +222,18 @@ impl Hsm for SimHsm {
         plaintext: &'a Plaintext,
         deadline: Instant,
     ) -> Answer<'a, Sealed> {
-        Box::pin(self.perform(Operation::Encrypt, key, deadline, |engine, ledger| {
-            let sealed = engine.encrypt(key, aad, plaintext)?;
-            if let Some(ledger) = ledger {
-                ledger.note(key, sealed.iv);
-            }
+        Box::pin(async move {
+            let encrypted = self.perform(Operation::Encrypt, key, deadline, |engine, ledger| {
+                let sealed = engine.encrypt(key, aad, plaintext)?;
+                if let Some(ledger) = ledger {
+                    ledger.note(key, sealed.iv);
+                }
+                Ok(sealed)
+            });
+            let mut sealed = encrypted.await?;
+            self.shared.device().flip_bit(&mut sealed);
             Ok(sealed)
-        }))
+        })
     }
 
     fn decrypt<'a>(

@@ -14,9 +14,10 @@ use crate::service_time::{ServiceTime, scale};
 use crate::streams::{stream, unit};
 use crate::token::Engine;
 use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use xks_proxy::hsm::{HealthStatus, HsmError};
+use xks_proxy::hsm::{HealthStatus, HsmError, Sealed};
 use xks_proxy::key::KeyName;
 
 /// What a waiting caller is to do.
@@ -147,6 +148,9 @@ impl Device {
         if chance.busy {
             self.counters.injected += 1;
             return Err(self.refused("no free session, by chance"));
+        }
+        if self.sessions_left().is_some_and(|left| self.schedule.sessions() >= left) {
+            return Err(self.refused("all sessions are taken"));
         }
         let service = scale(service, chance.factor);
         let (ticket, _) = self.schedule.admit(self.own_time(), service).map_err(|full| match full {
@@ -319,6 +323,35 @@ impl Device {
             }
         }
         struck
+    }
+
+    /// The narrowest limit that a fault sets.
+    fn sessions_left(&self) -> Option<usize> {
+        let limits = self.faults.values().filter_map(|active| match active.fault {
+            Fault::SessionLimit { sessions_max } => Some(sessions_max),
+            _ => None,
+        });
+        limits.min()
+    }
+
+    /// Flips one bit of an encryption's result, if a fault says so.
+    pub(crate) fn flip_bit(&mut self, sealed: &mut Sealed) {
+        for active in self.faults.values_mut() {
+            if let Fault::BitFlips { rate } = active.fault {
+                // Two draws for each encryption, so that the n-th has the n-th of each.
+                let (strikes, place) = (unit(&mut active.rng) < rate, active.rng.next_u64());
+                let bytes = if sealed.ciphertext.is_empty() {
+                    &mut sealed.tag[..]
+                } else {
+                    &mut sealed.ciphertext[..]
+                };
+                let bit = place % (bytes.len() as u64 * 8);
+                if strikes && let Some(byte) = bytes.get_mut((bit / 8) as usize) {
+                    *byte ^= 1 << (bit % 8);
+                    self.counters.injected += 1;
+                }
+            }
+        }
     }
 
     fn down(&self) -> HsmError {

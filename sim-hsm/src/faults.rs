@@ -25,6 +25,16 @@ pub enum Fault {
     },
     /// Nothing is answered; sessions and servers stay taken until it ends or the device is restarted.
     Hang,
+    /// Somebody else has taken sessions: so many are left. Operations beyond are refused with `CKR_SESSION_COUNT`.
+    SessionLimit {
+        /// Sessions left, 0 or more. Those in use are not taken away.
+        sessions_max: usize,
+    },
+    /// One bit of what encrypt returns is wrong: the ciphertext's, or the tag's of an empty one. The device says nothing.
+    BitFlips {
+        /// The part of encryptions, 0 to 1.
+        rate: f64,
+    },
 }
 
 /// Names one fault that was begun. Never used twice by one device.
@@ -60,6 +70,9 @@ impl Fault {
             Self::Error { rate, .. } if !(0.0..=1.0).contains(&rate) => {
                 Err(FaultError(format!("error: the rate is {rate}; give a number from 0 to 1, such as 0.05")))
             }
+            Self::BitFlips { rate } if !(0.0..=1.0).contains(&rate) => Err(FaultError(format!(
+                "bit flips: the rate is {rate}; give a number from 0 to 1, such as 0.001"
+            ))),
             _ => Ok(()),
         }
     }
@@ -117,6 +130,8 @@ mod tests {
             Fault::Slow { factor: 0.5 },
             Fault::Error { ckr: 0x30, rate: 0.0 },
             Fault::Error { ckr: 0x30, rate: 1.0 },
+            Fault::SessionLimit { sessions_max: 0 },
+            Fault::BitFlips { rate: 1.0 },
         ] {
             assert_eq!(fault.check(), Ok(()));
         }
@@ -127,6 +142,7 @@ mod tests {
             (Fault::Error { ckr: 0, rate: 1.0 }, "CKR_OK"),
             (Fault::Error { ckr: 5, rate: 1.1 }, "rate is 1.1"),
             (Fault::Error { ckr: 5, rate: f64::NAN }, "rate is NaN"),
+            (Fault::BitFlips { rate: -0.1 }, "rate is -0.1"),
         ] {
             let error = fault.check().unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

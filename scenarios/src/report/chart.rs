@@ -528,6 +528,7 @@ fn ticks(duration_ms: u64) -> Vec<Tick> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::result::PhaseResult;
 
     #[test]
     fn ticks_are_few_and_in_the_unit_of_the_horizon() {
@@ -581,6 +582,9 @@ mod tests {
                 failed_after_fault_ms: None,
                 recovered_ms: None,
                 recovered_after_fault_ms: None,
+                before_faults: PhaseResult::default(),
+                after_faults: PhaseResult::default(),
+                amplification: None,
                 errors: Vec::new(),
                 kept_working: String::new(),
                 lasting_damage: String::new(),

@@ -1,6 +1,8 @@
 //! Finished runs to render: one plausible outage, and the edges of what a run can be.
 
-use scenarios::result::{Check, ErrorCount, FaultBand, Percentiles, RunResult, ServiceResult, XksResult};
+use scenarios::result::{
+    Check, ErrorCount, FaultBand, Percentiles, PhaseResult, RunResult, ServiceResult, XksResult,
+};
 
 /// How one service lives through the sample outage.
 struct Life {
@@ -138,6 +140,8 @@ fn outage(duration_ms: u64, buckets: usize) -> RunResult {
             calls,
             ok: calls - timed_out * 2,
             fresh_connections: timed_out + 12,
+            fresh_share_before_faults: 0.01,
+            fresh_share_after_faults: 0.02,
             timed_out,
             patience_ms: 250,
             latency: Percentiles { p50_ms: 12.4, p90_ms: 153.0, p99_ms: 250.0, p999_ms: 250.0, max_ms: 250.0 },
@@ -222,6 +226,9 @@ fn service(
         failed_after_fault_ms: life.fails.map(|(after, _)| after),
         recovered_ms: life.fails.map(|(_, back)| to_ms + back),
         recovered_after_fault_ms: life.fails.map(|(_, back)| back),
+        before_faults: PhaseResult { requests: requests / 2, failures: 0, kms_calls: requests / 2 },
+        after_faults: PhaseResult { requests: requests / 4, failures: 0, kms_calls: requests / 4 },
+        amplification: Some(1.0),
         errors: if failures == 0 {
             Vec::new()
         } else {
@@ -302,6 +309,8 @@ pub(crate) fn empty() -> RunResult {
         calls: 0,
         ok: 0,
         fresh_connections: 0,
+        fresh_share_before_faults: 0.0,
+        fresh_share_after_faults: 0.0,
         timed_out: 0,
         patience_ms: 250,
         latency: Percentiles::default(),

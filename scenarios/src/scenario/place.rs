@@ -1,0 +1,63 @@
+//! Where in the file something is wrong, and the nearest right word.
+
+use super::ScenarioError;
+use std::fmt;
+
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) origin: &'a str,
+    pub(super) text: &'a str,
+}
+
+impl Place<'_> {
+    pub(super) fn line(&self, offset: usize) -> usize {
+        1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+    }
+
+    pub(super) fn at(&self, offset: usize, message: impl fmt::Display) -> ScenarioError {
+        // It may quote the file, which can hold line breaks and a terminal's commands as escapes of TOML.
+        let message = message.to_string().replace(char::is_control, " ");
+        ScenarioError(format!("{}:{}: {message}", self.origin, self.line(offset)))
+    }
+
+    /// `otherwise` is the place of an error that does not know its own.
+    pub(super) fn toml_error(&self, error: &toml::de::Error, otherwise: usize) -> ScenarioError {
+        let message = in_plain_words(&error.message().trim().replace('\n', "; "));
+        let hint = nearest_in(&message).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        self.at(error.span().map_or(otherwise, |span| span.start), format!("{message}{hint}"))
+    }
+}
+
+/// serde names the types of Rust at the end of its messages; a scenario's author need not know them.
+fn in_plain_words(message: &str) -> String {
+    let types = [
+        ("expected f64", "expected a number"),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected usize", "expected a whole number, 0 or more"),
+        ("expected a string", "expected text in quotation marks"),
+        ("expected a boolean", "expected true or false"),
+    ];
+    let found = types.into_iter().find_map(|(name, words)| Some((message.strip_suffix(name)?, words)));
+    found.map_or_else(|| message.to_owned(), |(before, words)| format!("{before}{words}"))
+}
+
+/// The word of the serde message's list that is nearest to its unknown word.
+fn nearest_in(message: &str) -> Option<&str> {
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    let mut words = message.split('`').skip(1).step_by(2);
+    let unknown = words.next()?;
+    nearest(unknown, words)
+}
+
+/// The candidate nearest to `word`, unless all are quite unlike it.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.6)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, candidate)| candidate)
+}
