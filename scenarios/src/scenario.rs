@@ -4,6 +4,7 @@
 //! useful scenario is ten lines; unknown keys are refused.
 
 use crate::fault::{Fault, FaultKind};
+use crate::hsm_link::HsmLinkFile;
 use crate::kms::settings::KmsSettings;
 use crate::services::ServiceSettings;
 use serde::Deserialize;
@@ -35,6 +36,8 @@ pub struct Scenario {
     pub proxy: ProxyFile,
     /// The HSMs.
     pub hsm: HsmFile,
+    /// The network between proxies and HSMs; without it calls take no way.
+    pub hsm_link: Option<HsmLinkFile>,
     /// The KMS model.
     pub kms: KmsSettings,
     /// Who calls KMS.
@@ -138,8 +141,8 @@ impl Default for ProxyFile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HsmFile {
-    /// Median of the lognormal service time of one AES-GCM operation, network to the HSM included; 0.001 to 10,000 ms.
-    /// Default 3.
+    /// Median of the lognormal service time of one AES-GCM operation, 0.001 to 10,000 ms; network to the HSM included
+    /// unless there is an `[hsm_link]`. Default 3.
     pub service_ms: f64,
     /// Shape of that distribution (standard deviation of its logarithm), 0 to 3. Default 0.25.
     pub service_sigma: f64,
@@ -200,6 +203,8 @@ struct Raw {
     proxy: ProxyFile,
     #[serde(default)]
     hsm: HsmFile,
+    #[serde(default)]
+    hsm_link: Option<HsmLinkFile>,
     #[serde(default)]
     kms: KmsSettings,
     /// Read by [`Checker::services`]: which keys a service has depends on its `kind`.
@@ -444,6 +449,9 @@ impl Checker<'_> {
                 .map_err(|message| self.about(self.entry("expect", index), at, message))?;
             expectations.push(expectation);
         }
+        if let Some(link) = &raw.hsm_link {
+            link.check(hsms_per_proxy).map_err(|message| self.about(self.section("hsm_link"), 0, message))?;
+        }
         raw.kms.check().map_err(|message| self.about(self.section("kms"), 0, message))?;
         Ok(Scenario {
             name: name.to_owned(),
@@ -456,6 +464,7 @@ impl Checker<'_> {
             load_balancer: raw.load_balancer,
             proxy: raw.proxy,
             hsm: raw.hsm,
+            hsm_link: raw.hsm_link,
             kms: raw.kms,
             services,
             faults,

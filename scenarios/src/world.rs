@@ -7,6 +7,7 @@ use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::environment::SimulatedEnv;
 use crate::fault::{Fault, FaultKind};
+use crate::hsm_link::{HsmDoors, HsmLinks};
 use crate::intruder::{Target, intrude};
 use crate::invariants::{AuditWatch, X8, X9, check_hsm_limits};
 use crate::kms::client::Dial;
@@ -73,7 +74,7 @@ pub struct Options {
     pub engine: Option<EngineMaker>,
     /// Told how much simulated time has passed, a hundred times a run.
     pub progress: Option<Box<dyn Fn(Duration)>>,
-    /// Stands between each proxy and its HSM; a test plants its defects here.
+    /// Stands between each proxy and its HSM, on the HSM's side of a network; a test plants its defects here.
     pub hsm_wrapper: Option<HsmWrapper>,
     /// Stands between KMS and the load balancer; a test plants its defects on the wire here.
     pub dial_wrapper: Option<DialWrapper>,
@@ -83,6 +84,12 @@ impl Options {
     /// A plain run.
     pub fn new(seed: u64) -> Self {
         Self { seed, keep_lines: false, engine: None, progress: None, hsm_wrapper: None, dial_wrapper: None }
+    }
+
+    /// An HSM's data door with what is to stand between it and its callers.
+    fn wrap(&self, hsm: &SimHsm) -> Arc<dyn Hsm> {
+        let hsm: Arc<dyn Hsm> = Arc::new(hsm.clone());
+        self.hsm_wrapper.as_ref().map_or_else(|| Arc::clone(&hsm), |wrap| wrap(Arc::clone(&hsm)))
     }
 }
 
@@ -125,17 +132,25 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         TlsVersion::Off => None,
         version => Some(SimulatedTls::new(ENDPOINT, version, &server_env)?),
     };
+    let hsm_links = scenario.hsm_link.as_ref().map(|settings| {
+        let appliances = hsms.iter().map(|(hsm, control)| (options.wrap(hsm), control.clone())).collect();
+        let (proxies, sessions_max) = (scenario.topology.proxies, scenario.hsm.sessions_max);
+        Rc::new(HsmLinks::new(&network, &streams, appliances, proxies, sessions_max, settings))
+    });
     let proxies: Vec<Rc<ProxyHost>> = (0..scenario.topology.proxies)
         .map(|index| {
-            let members = (index..index + scenario.topology.hsms_per_proxy).map(|number| {
-                let hsm: Arc<dyn Hsm> = Arc::new(hsms[number % hsms.len()].0.clone());
-                options.hsm_wrapper.as_ref().map_or_else(|| Arc::clone(&hsm), |wrap| wrap(Arc::clone(&hsm)))
-            });
+            let numbers = (index..index + scenario.topology.hsms_per_proxy).map(|number| number % hsms.len());
+            let doors = match &hsm_links {
+                Some(links) => {
+                    HsmDoors::Linked { links: Rc::clone(links), proxy: index, hsms: numbers.collect() }
+                }
+                None => HsmDoors::Inside(numbers.map(|number| options.wrap(&hsms[number].0)).collect()),
+            };
             let index_stream = u64::try_from(index).unwrap_or(0) + 1;
             let host = Rc::new(ProxyHost {
                 index,
                 network: network.clone(),
-                hsms: members.collect(),
+                hsms: doors,
                 limits: Limits {
                     deadline,
                     in_flight_max: scenario.proxy.in_flight_max,
@@ -280,6 +295,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     }
     clock.sleep(AFTERMATH_MAX).await;
     stage.paths.iter().for_each(Link::lose_nothing);
+    hsm_links.iter().flat_map(|links| links.links()).for_each(Link::lose_nothing);
     let kept = keeper.await.map_err(|error| error.to_string())?;
     check_still_decryptable(&clock, &kms, kept, &violations).await;
     drop(health_poll);
@@ -405,7 +421,7 @@ struct ProxyHost {
     index: usize,
     network: Network,
     /// The HSMs it uses; a process that starts knows nothing yet of their health.
-    hsms: Vec<Arc<dyn Hsm>>,
+    hsms: HsmDoors,
     limits: Limits,
     env: Arc<SimulatedEnv>,
     subscriber: Arc<dyn Subscriber>,
@@ -455,12 +471,13 @@ impl ProxyHost {
     /// Its only HSM as it is, or several as the daemon has them: each watched, all in one group.
     fn hsm(&self) -> Result<(Arc<dyn Hsm>, JoinSet<()>), String> {
         let mut watches = JoinSet::new();
-        if let [only] = self.hsms.as_slice() {
+        let hsms = self.hsms.open()?;
+        if let [only] = hsms.as_slice() {
             return Ok((Arc::clone(only), watches));
         }
         let settings = MonitorSettings { deadline: self.limits.deadline, ..MonitorSettings::default() };
-        let mut members = Vec::with_capacity(self.hsms.len());
-        for (index, hsm) in self.hsms.iter().enumerate() {
+        let mut members = Vec::with_capacity(hsms.len());
+        for (index, hsm) in hsms.iter().enumerate() {
             let name = format!("member-{index}");
             let monitor = Arc::new(Monitored::new(name.clone(), Arc::clone(hsm), settings));
             members.push(Member::monitored(name, Arc::clone(&monitor)));

@@ -59,7 +59,7 @@ impl Appliance {
         let (hsm, control) = SimHsm::new(configuration, Arc::new(TokioTimer::new()));
         let memory = Memory::default();
         let address = memory.clone();
-        let server = tokio::spawn(serve(move || address.listen(), hsm, control.clone(), settings));
+        let server = tokio::spawn(serve(move || address.listen(), Arc::new(hsm), control.clone(), settings));
         Self { memory, control, server }
     }
 

@@ -5,7 +5,6 @@
 
 use super::settings::{ServerSettings, WhenDown};
 use super::wire::{Request, Response, VERSION, read_request};
-use crate::backend::SimHsm;
 use crate::codes::{CKR_DEVICE_ERROR, CKR_DEVICE_REMOVED, CKR_SESSION_COUNT, error};
 use crate::control::Control;
 use crate::faults::Fault;
@@ -22,10 +21,16 @@ use xks_proxy::server::Listen;
 /// more is closed as soon as it is accepted.
 const CONNECTIONS_BEYOND_SESSIONS_MAX: usize = 64;
 
-/// Serves the device until the future is dropped, which closes every connection.
+/// Serves a device until the future is dropped, which closes every connection. `hsm` is its data door, or something
+/// around it; `control` tells when it is down.
 ///
 /// `bind` begins to listen; it is called at the beginning and, with [`WhenDown::Refuse`], whenever the device returns.
-pub async fn serve<L: Listen>(bind: impl Fn() -> L, hsm: SimHsm, control: Control, settings: ServerSettings) {
+pub async fn serve<L: Listen>(
+    bind: impl Fn() -> L,
+    hsm: Arc<dyn Hsm>,
+    control: Control,
+    settings: ServerSettings,
+) {
     let desk = Arc::new(Desk {
         hsm,
         control,
@@ -75,7 +80,7 @@ async fn accept<L: Listen>(listener: Option<&mut L>) -> io::Result<L::Io> {
 
 /// What all connections share.
 struct Desk {
-    hsm: SimHsm,
+    hsm: Arc<dyn Hsm>,
     control: Control,
     settings: ServerSettings,
     /// A permit for each session.
