@@ -247,6 +247,21 @@ async fn the_backoff_begins_anew_after_a_recovery() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_from_before_a_recovery_that_fails_after_it_changes_nothing() {
+    let appliance = Appliance::start(0, ServerSettings::default());
+    let hsm = client(&[&appliance]);
+    appliance.control.begin(Fault::Hang).unwrap();
+    let began = Instant::now();
+    let first = encrypt(&hsm, ENDLESS);
+    sleep_until(began + ms(3_000)).await;
+    let second = encrypt(&hsm, ENDLESS);
+    assert_eq!(told(first).await, (DEVICE_ERROR, ms(10_000)));
+    // The library has reconnected at 11 s, to a server that hangs no less; the second call still hangs, until 13 s.
+    assert_eq!(told(second).await, (DEVICE_ERROR, ms(10_000)));
+    assert_eq!(asked(&hsm, PATIENCE).await, (TIMED_OUT, PATIENCE));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_between_two_calls_goes_unnoticed() {
     let appliance = Appliance::start(0, ServerSettings::default());
     let hsm = client(&[&appliance]);
