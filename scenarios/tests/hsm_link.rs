@@ -324,42 +324,42 @@ fn a_process_that_dies_gives_its_sessions_back_and_the_next_opens_its_own() {
     });
 }
 
-const OUTAGE: &str = r#"
-title = "An HSM that was gone for a minute"
-duration_s = 200
-
-[topology]
-hsms_per_proxy = 1
-
-[[service]]
-kind = "s3"
-rate_per_s = 10
-
-[[fault]]
-kind = "hsm-down"
-from_s = 40
-to_s = 110
-"#;
-
-/// Failures of the outage, and how long after it the last of them was.
-fn outage(more: &str, seed: u64) -> (u64, Duration, String) {
-    let scenario = Scenario::parse("x", "x.toml", &format!("{OUTAGE}{more}")).unwrap();
-    let result = run::run(&scenario, &Options::new(seed), "", "").unwrap().result;
+/// Failures of S3, how long after the fault the last of them was, and the run's digest.
+fn s3(text: &str) -> (u64, Duration, String) {
+    let head = "title = \"x\"\nduration_s = 200\n[[service]]\nkind = \"s3\"\nrate_per_s = 10\n";
+    let scenario = Scenario::parse("x", "x.toml", &format!("{head}{text}")).unwrap();
+    let result = run::run(&scenario, &Options::new(1), "", "").unwrap().result;
     for check in &result.invariants {
         assert!(check.held, "{check:?}");
     }
     let s3 = &result.services[0];
-    (s3.failures, ms(s3.recovered_after_fault_ms.unwrap()), result.digest)
+    (s3.failures, ms(s3.recovered_after_fault_ms.unwrap_or_default()), result.digest)
 }
 
 #[test]
 fn a_scenario_with_a_link_shows_the_librarys_back_off_and_one_without_does_not() {
-    let (_, inside, _) = outage("", 1);
+    let outage = |more: &str| s3(&format!("{more}[[fault]]\nkind = \"hsm-down\"\nfrom_s = 40\nto_s = 110\n"));
+    let (_, inside, _) = outage("");
     assert!(inside < ms(2_000), "{inside:?}");
-    let (_, linked, digest) = outage("[hsm_link]\n", 1);
-    // Attempts at 61 and 91 s after 40 s: the last one is 21 s after the HSM's return.
+    // Attempts at 31 and 61 s after the failure, and then at 91 s, which is 21 s after the HSMs' return.
+    let (_, linked, digest) = outage("[hsm_link]\n");
     assert!((ms(19_000)..ms(23_000)).contains(&linked), "{linked:?}");
-    assert_eq!(outage("[hsm_link]\n", 1).2, digest);
-    let (_, impatient, _) = outage("[hsm_link]\nreconnect_max_ms = 2000\n", 1);
+    assert_eq!(outage("[hsm_link]\n").2, digest);
+    let (_, impatient, _) = outage("[hsm_link]\nreconnect_max_ms = 2000\n");
     assert!(impatient < ms(4_000), "{impatient:?}");
+}
+
+#[test]
+fn a_silent_member_costs_a_librarys_group_seconds_and_the_proxys_own_next_to_nothing() {
+    let silent = |more: &str| {
+        let fault = "[[fault]]\nkind = \"hsm-down\"\ntarget = [0]\nfrom_s = 40\nto_s = 110\n";
+        s3(&format!(
+            "[topology]\nproxies = 1\nhsms_per_proxy = 2\n[hsm_link]\nwhen_down = \"silent\"\n{more}{fault}"
+        ))
+    };
+    let (of_the_library, ..) = silent("ha_group = \"active-standby\"\n");
+    let (of_the_proxy, ..) = silent("");
+    // Until a connection that cannot be made is given up after 5 s, or an answer that does not come after 10 s.
+    assert!((40..110).contains(&of_the_library), "{of_the_library}");
+    assert!(of_the_proxy * 10 < of_the_library, "{of_the_proxy} of {of_the_library}");
 }

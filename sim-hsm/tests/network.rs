@@ -336,13 +336,16 @@ async fn one_session_too_many_is_refused_and_a_free_one_can_be_had_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_closed_by_the_device_are_opened_anew() {
+async fn a_session_closed_by_the_device_is_given_back_and_opened_anew() {
     let appliance = Appliance::start(0, ServerSettings { sessions_max: 1, ..ServerSettings::default() });
-    let hsm = client_with(&[&appliance], |it| it.sessions_max = 1);
+    let (hsm, other) = (client(&[&appliance]), client(&[&appliance]));
     let call = encrypt(&hsm, PATIENCE);
     sleep(ms(2)).await;
     appliance.control.close_sessions();
     assert_eq!(told(call).await, (Err((HsmErrorKind::SessionLost, Some(0xB3))), ms(2)));
+    sleep(ms(1)).await;
+    assert_eq!(asked(&other, PATIENCE).await, (Ok(()), ms(5)));
+    drop(other);
     sleep(ms(1)).await;
     assert_eq!(asked(&hsm, PATIENCE).await, (Ok(()), ms(5)));
 }
@@ -562,6 +565,24 @@ async fn the_server_closes_on_whatever_is_malformed_and_serves_the_next() {
     assert!(!appliance.server.is_finished());
 }
 
+#[tokio::test(start_paused = true)]
+async fn connections_end_when_the_service_dies_or_when_a_hung_one_returns() {
+    for (when_down, ends_at) in [(WhenDown::Refuse, ms(10)), (WhenDown::Silent, ms(30))] {
+        let appliance = Appliance::start(0, ServerSettings { when_down, ..ServerSettings::default() });
+        let mut stream = open_session(&appliance.memory).await;
+        let began = Instant::now();
+        let ended = tokio::spawn(async move {
+            let read = stream.read(&mut [0; 1]).await.unwrap();
+            (read, began.elapsed())
+        });
+        sleep(ms(10)).await;
+        let down = appliance.control.begin(Fault::Down).unwrap();
+        sleep(ms(20)).await;
+        appliance.control.end(down);
+        assert_eq!(ended.await.unwrap(), (0, ends_at), "{when_down:?}");
+    }
+}
+
 /// Answers the opening of each connection, and whatever comes next with these bytes.
 async fn impostor(mut listener: MemoryListener, bytes: Vec<u8>) {
     while let Ok(mut stream) = listener.accept().await {
@@ -578,8 +599,20 @@ async fn impostor(mut listener: MemoryListener, bytes: Vec<u8>) {
 #[tokio::test(start_paused = true)]
 async fn the_client_takes_a_malformed_answer_for_a_failure() {
     let plaintext = [[0, 0, 0, 1].as_slice(), &[7]].concat();
+    let sealed = [[0, 0, 0, 1, 7, 0, 0, 0, 12].as_slice(), &[1; 12], &[2; 16]].concat();
+    let asked_of_an_impostor = async |bytes| {
+        let memory = Memory::default();
+        let server = tokio::spawn(impostor(memory.listen(), bytes));
+        let endpoint = Endpoint { name: "impostor".into(), connect: Arc::new(memory) };
+        let settings = ClientSettings { probe_interval: Duration::ZERO, ..ClientSettings::default() };
+        let hsm = Arc::new(NetworkHsm::new(vec![endpoint], settings).unwrap());
+        let told = [asked(&hsm, ENDLESS).await, asked(&hsm, ENDLESS).await];
+        server.abort();
+        told
+    };
+    assert_eq!(asked_of_an_impostor(frame(1, 132, &sealed)).await[0], (Ok(()), Duration::ZERO));
     for (bytes, what) in [
-        (frame(0, 133, &plaintext), "the number of another request"),
+        (frame(0, 132, &sealed), "the number of another request"),
         (frame(1, 133, &plaintext), "the answer to another kind of request"),
         (frame(1, 132, &plaintext), "a sealed text cut short"),
         (frame(1, 255, &[11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), "an unknown kind of error"),
@@ -587,15 +620,8 @@ async fn the_client_takes_a_malformed_answer_for_a_failure() {
         (vec![0xff; 64], "a frame too long"),
         (vec![], "the end"),
     ] {
-        let memory = Memory::default();
-        let server = tokio::spawn(impostor(memory.listen(), bytes));
-        let endpoint = Endpoint { name: "impostor".into(), connect: Arc::new(memory) };
-        let settings = ClientSettings { probe_interval: Duration::ZERO, ..ClientSettings::default() };
-        let hsm = Arc::new(NetworkHsm::new(vec![endpoint], settings).unwrap());
-        assert_eq!(asked(&hsm, ENDLESS).await, (DEVICE_ERROR, Duration::ZERO), "{what}");
         // The connection is not used again: calls fail until the library has made another.
-        assert_eq!(asked(&hsm, ENDLESS).await, (DEVICE_ERROR, Duration::ZERO), "{what}");
-        server.abort();
+        assert_eq!(asked_of_an_impostor(bytes).await, [(DEVICE_ERROR, Duration::ZERO); 2], "{what}");
     }
 }
 
