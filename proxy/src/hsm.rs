@@ -95,6 +95,12 @@ impl Aad {
         Ok(Self(framed))
     }
 
+    /// Bytes that one of the framings above has made, as whatever stands behind a network has them. Nothing is framed
+    /// or checked here: for the far side of an [`Hsm`], never for what a caller sends.
+    pub fn already_framed(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// The framed bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

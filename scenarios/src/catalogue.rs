@@ -18,8 +18,16 @@ macro_rules! entries {
 }
 
 /// All of them; the first to try comes first.
-pub const CATALOGUE: [Entry; 7] =
-    entries!["hsm-outage", "hsm-failover", "hsm-slow", "partition", "proxy-crash", "kill-switch", "steady"];
+pub const CATALOGUE: [Entry; 8] = entries![
+    "hsm-outage",
+    "hsm-failover",
+    "hsm-slow",
+    "hsm-reconnect",
+    "partition",
+    "proxy-crash",
+    "kill-switch",
+    "steady"
+];
 
 /// The entry of this name.
 pub fn find(name: &str) -> Option<Entry> {

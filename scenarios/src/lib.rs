@@ -29,6 +29,7 @@
 //! | [`clock`] | virtual time, exact to the nanosecond, free while nothing happens |
 //! | [`streams`] | one seed, one random stream per part |
 //! | [`net`] | links and TCP |
+//! | [`hsm_link`] | the network between proxies and HSMs |
 //! | [`environment`], [`simulated_tls`], [`balancer`] | wall time, TLS, and the endpoint in front of the proxies |
 //! | [`kms`] | the model of AWS KMS |
 //! | [`services`] | its callers: S3, EBS, EC2, Lambda, DynamoDB, RDS |
@@ -55,6 +56,7 @@ pub mod environment;
 pub mod explain;
 pub mod fault;
 pub mod hostile;
+pub mod hsm_link;
 pub mod intruder;
 pub mod invariants;
 pub mod kms;

@@ -22,6 +22,7 @@ pub use place::nearest;
 pub use sections::{HsmFile, LinkFile, LoadBalancerFile, ProxyFile, TlsVersion, Topology};
 
 use crate::fault::Fault;
+use crate::hsm_link::HsmLinkFile;
 use crate::kms::settings::KmsSettings;
 use crate::services::ServiceSettings;
 use checker::{Checker, Raw};
@@ -56,6 +57,8 @@ pub struct Scenario {
     pub proxy: ProxyFile,
     /// The HSMs.
     pub hsm: HsmFile,
+    /// The network between proxies and HSMs; without it calls take no way.
+    pub hsm_link: Option<HsmLinkFile>,
     /// The KMS model.
     pub kms: KmsSettings,
     /// Who calls KMS.

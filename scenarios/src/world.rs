@@ -11,6 +11,7 @@ mod stage;
 use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::environment::SimulatedEnv;
+use crate::hsm_link::{HsmDoors, HsmLinks};
 use crate::intruder::{Target, intrude};
 use crate::invariants::{AuditWatch, X8, check_hsm_limits};
 use crate::kms::KmsApi;
@@ -28,7 +29,7 @@ use crate::streams::Streams;
 use crate::trace::{Event, Recorder};
 use aftermath::{check_still_decryptable, keep_blobs};
 use proxy_host::ProxyHost;
-use sim_hsm::{Engine, IvLedger};
+use sim_hsm::{Engine, IvLedger, SimHsm};
 use stage::Stage;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -72,7 +73,7 @@ pub struct Options {
     pub engine: Option<EngineMaker>,
     /// Told how much simulated time has passed, a hundred times a run.
     pub progress: Option<Box<dyn Fn(Duration)>>,
-    /// Stands between each proxy and its HSM; a test plants its defects here.
+    /// Stands between each proxy and its HSM, on the HSM's side of a network; a test plants its defects here.
     pub hsm_wrapper: Option<HsmWrapper>,
     /// Stands between KMS and the load balancer; a test plants its defects on the wire here.
     pub dial_wrapper: Option<DialWrapper>,
@@ -82,6 +83,12 @@ impl Options {
     /// A plain run.
     pub fn new(seed: u64) -> Self {
         Self { seed, keep_lines: false, engine: None, progress: None, hsm_wrapper: None, dial_wrapper: None }
+    }
+
+    /// An HSM's data door with what is to stand between it and its callers.
+    fn wrap(&self, hsm: &SimHsm) -> Arc<dyn Hsm> {
+        let hsm: Arc<dyn Hsm> = Arc::new(hsm.clone());
+        self.hsm_wrapper.as_ref().map_or_else(|| Arc::clone(&hsm), |wrap| wrap(Arc::clone(&hsm)))
     }
 }
 
@@ -129,17 +136,25 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         }
     };
     let microseconds = |us: f64| Duration::from_secs_f64(us / 1e6);
+    let hsm_links = scenario.hsm_link.as_ref().map(|settings| {
+        let appliances = hsms.iter().map(|(hsm, control)| (options.wrap(hsm), control.clone())).collect();
+        let (proxies, sessions_max) = (scenario.topology.proxies, scenario.hsm.sessions_max);
+        Rc::new(HsmLinks::new(&network, &streams, appliances, proxies, sessions_max, settings))
+    });
     let proxies: Vec<Rc<ProxyHost>> = (0..scenario.topology.proxies)
         .map(|index| {
-            let members = (index..index + scenario.topology.hsms_per_proxy).map(|number| {
-                let hsm: Arc<dyn Hsm> = Arc::new(hsms[number % hsms.len()].0.clone());
-                options.hsm_wrapper.as_ref().map_or_else(|| Arc::clone(&hsm), |wrap| wrap(Arc::clone(&hsm)))
-            });
+            let numbers = (index..index + scenario.topology.hsms_per_proxy).map(|number| number % hsms.len());
+            let doors = match &hsm_links {
+                Some(links) => {
+                    HsmDoors::Linked { links: Rc::clone(links), proxy: index, hsms: numbers.collect() }
+                }
+                None => HsmDoors::Inside(numbers.map(|number| options.wrap(&hsms[number].0)).collect()),
+            };
             let index_stream = u64::try_from(index).unwrap_or(0) + 1;
             let host = Rc::new(ProxyHost {
                 index,
                 network: network.clone(),
-                hsms: members.collect(),
+                hsms: doors,
                 limits: Limits {
                     deadline,
                     in_flight_max: scenario.proxy.in_flight_max,
@@ -256,6 +271,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         proxies,
         paths,
         check_paths,
+        hsm_links: hsm_links.clone(),
         balancer,
         tls: tls.clone(),
         kms: Rc::clone(&kms),
@@ -302,6 +318,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     clock.sleep(AFTERMATH_MAX).await;
     stage.restore_proxies()?;
     stage.paths.iter().for_each(Link::lose_nothing);
+    hsm_links.iter().flat_map(|links| links.links()).for_each(Link::lose_nothing);
     let kept = keeper.await.map_err(|error| error.to_string())?;
     if !stage.key_destroyed.get() {
         check_still_decryptable(&clock, &kms, kept, &violations).await;

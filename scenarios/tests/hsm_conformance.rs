@@ -1,18 +1,23 @@
 //! The fake and the real pass the same tests: one table of requests, asked of the emulated HSM, of SoftHSM2 behind the
-//! production code, and of the emulated HSM with SoftHSM2 for an engine. A difference is a bug in the fake until shown
-//! otherwise.
+//! production code, of the emulated HSM with SoftHSM2 for an engine, and of the emulated HSM at the other end of a
+//! network. A difference is a bug in the fake until shown otherwise.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "support/conformance_token.rs"]
 mod conformance_token;
+#[path = "../../sim-hsm/tests/support/memory.rs"]
+mod memory;
 
 use conformance_token::SoftHsmToken;
 use cryptoki::error::Rv;
+use memory::Memory;
+use sim_hsm::network::{ClientSettings, Endpoint, NetworkHsm, ServerSettings, serve};
 use sim_hsm::{Capacity, Configuration, KeySpecification, ServiceTime, ServiceTimes, SimHsm, TokioTimer};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use xks_proxy::hsm::pkcs11::codes::judge;
 use xks_proxy::hsm::pkcs11::{Module, Pkcs11Hsm, Pkcs11Inline};
@@ -68,6 +73,8 @@ struct Hsms {
     simulated: SimHsm,
     real: Pkcs11Hsm,
     simulated_over_real: SimHsm,
+    networked: NetworkHsm,
+    _server: JoinSet<()>,
 }
 
 impl Hsms {
@@ -83,18 +90,27 @@ impl Hsms {
         let inline = Pkcs11Inline::open_on(Arc::clone(&arms.module), arms.token.settings()).unwrap();
         let mut settings = arms.token.settings();
         settings.sessions_max = 2;
+        let (behind, control) =
+            SimHsm::new(Configuration { stream: 1, ..configuration.clone() }, timer.clone());
+        let (memory, mut server) = (Memory::default(), JoinSet::new());
+        let address = memory.clone();
+        server.spawn(serve(move || address.listen(), Arc::new(behind), control, ServerSettings::default()));
+        let endpoint = Endpoint { name: "memory".into(), connect: Arc::new(memory) };
         Self {
             simulated: SimHsm::new(configuration.clone(), timer.clone()).0,
             real: Pkcs11Hsm::open_on(Arc::clone(&arms.module), settings).unwrap(),
             simulated_over_real: SimHsm::with_engine(configuration, Box::new(inline), timer).0,
+            networked: NetworkHsm::new(vec![endpoint], ClientSettings::default()).unwrap(),
+            _server: server,
         }
     }
 
-    fn all(&self) -> [(&'static str, &dyn Hsm); 3] {
+    fn all(&self) -> [(&'static str, &dyn Hsm); 4] {
         [
             ("SimHsm", &self.simulated),
             ("Pkcs11Hsm over SoftHSM2", &self.real),
             ("SimHsm with SoftHSM2 for an engine", &self.simulated_over_real),
+            ("NetworkHsm before SimHsm", &self.networked),
         ]
     }
 }
@@ -261,7 +277,7 @@ async fn check(requests: Vec<(Request, Outcome)>) {
             }
         }
     }
-    assert!(differences.is_empty(), "{} of {} differ:\n{}", differences.len(), requests.len() * 3, {
+    assert!(differences.is_empty(), "{} of {} differ:\n{}", differences.len(), requests.len() * 4, {
         differences.join("\n")
     });
 }

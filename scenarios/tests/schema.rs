@@ -79,7 +79,7 @@ fn the_schema_has_the_keys_of_the_loader_and_closes_every_table() {
         services(&schema).iter().map(|it| it.properties()["kind"]["const"].clone()).collect();
     assert_eq!(kinds, ServiceSettings::KINDS);
     let mut tables = sections(&schema);
-    assert_eq!(tables.len(), 6);
+    assert_eq!(tables.len(), 7);
     tables.extend([top, fault(&schema, "hsm-down"), expectation(&schema)]);
     let services = services(&schema);
     for table in tables.iter().chain(&services) {
@@ -102,6 +102,8 @@ fn the_schema_has_the_keys_of_the_loader_and_closes_every_table() {
 fn companions(key: &str) -> &'static str {
     match key {
         "hsms_per_proxy" => "hsms = 16",
+        "reconnect_initial_ms" => "reconnect_max_ms = 600000",
+        "reconnect_max_ms" => "reconnect_initial_ms = 1",
         "write_share" => "old_read_share = 0",
         "old_read_share" => "write_share = 0",
         "idle_expiry_min_s" => "idle_expiry_max_s = 86400",

@@ -13,6 +13,7 @@ pub(crate) const CKR_KEY_SIZE_RANGE: u64 = 0x62;
 pub(crate) const CKR_KEY_FUNCTION_NOT_PERMITTED: u64 = 0x68;
 pub(crate) const CKR_SESSION_COUNT: u64 = 0xB1;
 pub(crate) const CKR_SESSION_HANDLE_INVALID: u64 = 0xB3;
+pub(crate) const CKR_TOKEN_NOT_PRESENT: u64 = 0xE0;
 
 /// The error a caller sees when the device returns `ck_rv`.
 pub(crate) fn error(ck_rv: u64, detail: String) -> HsmError {

@@ -17,6 +17,7 @@
 //! | [`codes`] | PKCS#11 return codes and what they mean to the proxy |
 //! | [`ledger`] | which IVs were used under which key |
 //! | [`timer`] | virtual time |
+//! | [`network`] | the data door over a network: a server, and a client of a vendor library's manners |
 //!
 //! # The fault model
 //!
@@ -55,6 +56,7 @@ pub mod control;
 mod device;
 pub mod faults;
 pub mod ledger;
+pub mod network;
 pub mod service_time;
 mod streams;
 pub mod timer;

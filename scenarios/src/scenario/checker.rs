@@ -5,6 +5,7 @@ use super::place::{Place, nearest};
 use super::sections::{HsmFile, LinkFile, LoadBalancerFile, ProxyFile, Topology};
 use super::{Expectation, Scenario, ScenarioError, expectation, faults};
 use crate::fault::Fault;
+use crate::hsm_link::HsmLinkFile;
 use crate::kms::settings::KmsSettings;
 use crate::services::ServiceSettings;
 use serde::Deserialize;
@@ -32,6 +33,8 @@ pub(super) struct Raw {
     proxy: ProxyFile,
     #[serde(default)]
     hsm: HsmFile,
+    #[serde(default)]
+    hsm_link: Option<HsmLinkFile>,
     #[serde(default)]
     kms: KmsSettings,
     /// Read by [`Checker::services`]: which keys a service has depends on its `kind`.
@@ -154,7 +157,7 @@ impl Checker<'_> {
                 .place
                 .at(0, format!("at most {SERVICES_MAX} services, this scenario has {}", services.len())));
         }
-        let around = faults::Around { duration_s, topology: &raw.topology, hsm_link: false };
+        let around = faults::Around { duration_s, topology: &raw.topology, hsm_link: raw.hsm_link.is_some() };
         let mut faults: Vec<Fault> = Vec::with_capacity(raw.faults.len());
         let mut places = Vec::with_capacity(raw.faults.len());
         for (index, fault) in raw.faults.iter().enumerate() {
@@ -188,6 +191,9 @@ impl Checker<'_> {
                 .map_err(|message| self.about(self.entry("expect", index), at, message))?;
             expectations.push(expectation);
         }
+        if let Some(link) = &raw.hsm_link {
+            link.check(hsms_per_proxy).map_err(|message| self.about(self.section("hsm_link"), 0, message))?;
+        }
         raw.kms.check().map_err(|message| self.about(self.section("kms"), 0, message))?;
         Ok(Scenario {
             name: name.to_owned(),
@@ -201,6 +207,7 @@ impl Checker<'_> {
             load_balancer: raw.load_balancer,
             proxy: raw.proxy,
             hsm: raw.hsm,
+            hsm_link: raw.hsm_link,
             kms: raw.kms,
             services,
             faults,

@@ -141,8 +141,8 @@ impl Default for ProxyFile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HsmFile {
-    /// Median of the lognormal service time of one AES-GCM operation, network to the HSM included; 0.001 to 10,000 ms.
-    /// Default 3.
+    /// Median of the lognormal service time of one AES-GCM operation, 0.001 to 10,000 ms; network to the HSM included
+    /// unless there is an `[hsm_link]`. Default 3.
     pub service_ms: f64,
     /// Shape of that distribution (standard deviation of its logarithm), 0 to 3. Default 0.25.
     pub service_sigma: f64,

@@ -1,6 +1,7 @@
 //! A machine with the proxy on it: the process, and how it is started, stopped, starved and told of new credentials.
 
 use crate::environment::SimulatedEnv;
+use crate::hsm_link::HsmDoors;
 use crate::net::tcp::Network;
 use crate::processor::{BusyListener, Processor};
 use std::cell::{Cell, RefCell};
@@ -25,7 +26,7 @@ pub(super) struct ProxyHost {
     pub(super) index: usize,
     pub(super) network: Network,
     /// The HSMs it uses; a process that starts knows nothing yet of their health.
-    pub(super) hsms: Vec<Arc<dyn Hsm>>,
+    pub(super) hsms: HsmDoors,
     pub(super) limits: Limits,
     pub(super) env: Arc<SimulatedEnv>,
     pub(super) subscriber: Arc<dyn Subscriber>,
@@ -102,12 +103,13 @@ impl ProxyHost {
     /// Its only HSM as it is, or several as the daemon has them: each watched, all in one group.
     fn hsm(&self) -> Result<(Arc<dyn Hsm>, JoinSet<()>), String> {
         let mut watches = JoinSet::new();
-        if let [only] = self.hsms.as_slice() {
+        let hsms = self.hsms.open()?;
+        if let [only] = hsms.as_slice() {
             return Ok((Arc::clone(only), watches));
         }
         let settings = MonitorSettings { deadline: self.limits.deadline, ..MonitorSettings::default() };
-        let mut members = Vec::with_capacity(self.hsms.len());
-        for (index, hsm) in self.hsms.iter().enumerate() {
+        let mut members = Vec::with_capacity(hsms.len());
+        for (index, hsm) in hsms.iter().enumerate() {
             let name = format!("member-{index}");
             let monitor = Arc::new(Monitored::new(name.clone(), Arc::clone(hsm), settings));
             members.push(Member::monitored(name, Arc::clone(&monitor)));

@@ -5,6 +5,7 @@ use super::{ACCESS_KEY_ID, KEY_ID, SECRET};
 use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultKind, HsmFault, LinkChange, RAMP_STEPS, Way};
+use crate::hsm_link::HsmLinks;
 use crate::kms::model::KmsModel;
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsOperation};
 use crate::net::link::Link;
@@ -27,6 +28,8 @@ pub(super) struct Stage {
     pub(super) proxies: Vec<Rc<ProxyHost>>,
     pub(super) paths: Vec<Link>,
     pub(super) check_paths: Vec<Link>,
+    /// Between the proxies and the HSMs, where there is a network.
+    pub(super) hsm_links: Option<Rc<HsmLinks>>,
     pub(super) balancer: Rc<Balancer>,
     pub(super) tls: Option<Arc<SimulatedTls>>,
     pub(super) kms: Rc<KmsModel>,
@@ -71,7 +74,7 @@ pub(super) enum Begun {
 }
 
 /// The credential that a rotation changes to.
-const NEXT_CREDENTIAL: KeyPair = ("AKIAI44QH8DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEYEXAMPLE0");
+const NEXT_CREDENTIAL: KeyPair = ("AKIAI44QH7DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEYEXAMPLE0");
 const FIRST_CREDENTIAL: KeyPair = (ACCESS_KEY_ID, SECRET);
 /// How long a host waits before it asks again for the key of its own volume.
 const VOLUME_RETRY: Duration = Duration::from_secs(30);
@@ -128,12 +131,8 @@ impl Stage {
     fn begin(self: &Rc<Self>, kind: &FaultKind, length: Duration, number: u64) -> Result<Begun, String> {
         match kind {
             FaultKind::Hsm { hsms, fault } => self.begin_at_hsms(hsms, fault).map(Begun::Hsms),
-            FaultKind::HsmLink { .. } => Ok(Begun::Nothing),
-            FaultKind::Link { proxies, change } => {
-                let links = self.links(proxies, *change);
-                links.iter().for_each(|link| begin_change(link, *change));
-                Ok(Begun::Links(links, *change))
-            }
+            FaultKind::HsmLink { hsms, change } => Ok(begin_at_links(self.links_to_hsms(hsms), *change)),
+            FaultKind::Link { proxies, change } => Ok(begin_at_links(self.links(proxies, *change), *change)),
             FaultKind::DnsFailure => {
                 self.balancer.fail_dns();
                 Ok(Begun::Dns)
@@ -285,6 +284,12 @@ impl Stage {
         links
     }
 
+    fn links_to_hsms(&self, hsms: &[usize]) -> Vec<Link> {
+        let Some(links) = &self.hsm_links else { return Vec::new() };
+        let pairs = (0..self.proxies.len()).flat_map(|proxy| hsms.iter().map(move |hsm| (proxy, *hsm)));
+        pairs.filter_map(|(proxy, hsm)| links.link(proxy, hsm).cloned()).collect()
+    }
+
     fn serve_tls(&self, serving: Serving) -> Begun {
         if let Some(tls) = &self.tls {
             tls.serve(serving);
@@ -409,6 +414,11 @@ impl Stage {
             });
         }
     }
+}
+
+fn begin_at_links(links: Vec<Link>, change: LinkChange) -> Begun {
+    links.iter().for_each(|link| begin_change(link, change));
+    Begun::Links(links, change)
 }
 
 fn begin_change(link: &Link, change: LinkChange) {
