@@ -7,26 +7,36 @@
 //! | step of a call | module |
 //! |---|---|
 //! | order of the steps, events, health checks | [`model`], obeying [`settings`] |
-//! | admit | [`quota`] |
+//! | admit | [`key`], [`quota`] |
 //! | inner encryption, the blob | [`inner`] |
 //! | write and sign the request | [`requests`], [`sigv4`] |
 //! | connections, patience, retry | [`client`], [`http1`] |
 //! | read the answer, hold the proxy to its promises | [`answers`], [`violations`] |
-//! | what the caller sees | [`failure`], [`reliability`] |
+//! | what the caller sees | [`exception`], [`failure`], [`reliability`] |
+//!
+//! What the owner of the key store watches meanwhile is in [`cloudwatch`] and [`alarms`].
+//! What the owner does beside such calls (connect, disconnect, a new credential, keys) is in [`lifecycle`].
 
+pub mod alarms;
 pub mod answers;
 pub mod client;
+pub mod cloudwatch;
+pub mod exception;
 pub mod failure;
 pub mod http1;
 pub mod inner;
+pub mod key;
+pub mod lifecycle;
 pub mod model;
 pub mod quota;
 pub mod reliability;
 pub mod requests;
 pub mod settings;
 pub mod sigv4;
+mod spread;
 pub mod violations;
 
+pub use exception::{KmsException, KmsFailure};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -38,6 +48,7 @@ pub enum KmsOperation {
     Decrypt,
     GenerateDataKey,
     GenerateDataKeyWithoutPlaintext,
+    ReEncrypt,
 }
 
 impl KmsOperation {
@@ -48,52 +59,9 @@ impl KmsOperation {
             Self::Decrypt => "Decrypt",
             Self::GenerateDataKey => "GenerateDataKey",
             Self::GenerateDataKeyWithoutPlaintext => "GenerateDataKeyWithoutPlaintext",
+            Self::ReEncrypt => "ReEncrypt",
         }
     }
-}
-
-/// The exception class that KMS answers with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum KmsException {
-    /// HTTP 400, not retried by SDKs: every external or connection problem, except as below.
-    KmsInvalidState,
-    /// HTTP 500, retried by SDKs: the proxy failed or timed out and was reliable over the last five minutes.
-    KmsInternal,
-    /// HTTP 400, retried by SDKs: the quota of the key store is exceeded.
-    Throttling,
-    /// HTTP 400, not retried by SDKs: the KMS key itself has been disabled (kms-behaviour 5.3).
-    Disabled,
-}
-
-impl KmsException {
-    /// The class name, as SDKs show it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::KmsInvalidState => "KMSInvalidStateException",
-            Self::KmsInternal => "KMSInternalException",
-            Self::Throttling => "ThrottlingException",
-            Self::Disabled => "DisabledException",
-        }
-    }
-
-    /// The HTTP status it travels with.
-    pub fn status(self) -> u16 {
-        match self {
-            Self::KmsInvalidState | Self::Throttling | Self::Disabled => 400,
-            Self::KmsInternal => 500,
-        }
-    }
-}
-
-/// A failed KMS call as its caller sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KmsFailure {
-    /// The class.
-    pub exception: KmsException,
-    /// The message, word for word.
-    pub message: &'static str,
-    /// Row of the failure table (kms-behaviour 7.1), 1 to 20.
-    pub row: u8,
 }
 
 /// Who calls KMS, and for what.

@@ -92,7 +92,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// Orders KMS failures in a map: exception, row and message.
-pub type KmsFailureKey = (crate::kms::KmsException, u8, &'static str);
+pub type KmsFailureKey = (crate::kms::KmsException, u8, std::borrow::Cow<'static, str>);
 
 /// The figures and the digest of a run.
 pub struct Recording {
@@ -382,8 +382,12 @@ impl ServiceFigures {
             .iter()
             .map(|((visible, kms), (count, first))| ErrorCount {
                 visible: (*visible).to_owned(),
-                kms_exception: kms.map_or(String::new(), |(exception, _, _)| exception.as_str().to_owned()),
-                kms_message: kms.map_or(String::new(), |(_, _, message)| message.to_owned()),
+                kms_exception: kms
+                    .as_ref()
+                    .map_or(String::new(), |(exception, _, _)| exception.as_str().to_owned()),
+                kms_message: kms
+                    .as_ref()
+                    .map_or(String::new(), |(_, _, message)| message.clone().into_owned()),
                 count: *count,
                 first_ms: u64::try_from(first.as_millis()).unwrap_or(u64::MAX),
             })

@@ -59,7 +59,7 @@ impl ScriptedKms {
         let at = self.world.now();
         self.calls.set(self.calls.get() + 1);
         let fault = self.script.iter().find(|(during, _)| during.contains(&at.as_secs()));
-        let failure = |exception| Some(KmsFailure { exception, message: "as scripted", row: 14 });
+        let failure = |exception| Some(KmsFailure { exception, message: "as scripted".into(), row: 14 });
         let (takes, failure) = match fault.map(|(_, fault)| *fault) {
             Some(Fault::Fails(exception)) => (CALL_TAKES, failure(exception)),
             Some(Fault::FailsEvery(n, exception)) if self.calls.get().is_multiple_of(n) => {

@@ -42,6 +42,13 @@ pub struct ManagerStates {
     pub unavailable: u32,
 }
 
+impl ManagerStates {
+    /// Whether at least one of them works; otherwise the proxy is unhealthy (row 19 of the failure table).
+    pub fn any_usable(self) -> bool {
+        self.active + self.degraded > 0
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct EncryptAnswer<'a> {

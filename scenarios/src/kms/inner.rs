@@ -8,6 +8,7 @@ use super::CiphertextBlob;
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use xks_proxy::secret::Plaintext;
 
 /// Bytes of a data key: AES-256.
@@ -19,7 +20,7 @@ const BLOB_VERSION: u8 = 1;
 /// The KMS-held material of every key of the store.
 pub struct Inner {
     seed: [u8; 32],
-    ciphers: Vec<Aes256Gcm>,
+    ciphers: RefCell<Vec<Aes256Gcm>>,
 }
 
 /// What identifies one encryption; it is the head of the blob, and the proxy authenticates it as part of the AAD.
@@ -84,8 +85,16 @@ pub struct Sealed {
 impl Inner {
     /// Material for `keys` keys, all of it from `seed`.
     pub fn new(seed: [u8; 32], keys: usize) -> Self {
-        let cipher = |n: usize| Aes256Gcm::new(&derive(&seed, "kms key material", n as u64).into());
-        Self { seed, ciphers: (0..keys).map(cipher).collect() }
+        let inner = Self { seed, ciphers: RefCell::default() };
+        (0..keys).for_each(|_| inner.add_key());
+        inner
+    }
+
+    /// Material for one key more.
+    pub fn add_key(&self) {
+        let mut ciphers = self.ciphers.borrow_mut();
+        let material = derive(&self.seed, "kms key material", ciphers.len() as u64);
+        ciphers.push(Aes256Gcm::new(&material.into()));
     }
 
     /// The plaintext of encryption number `serial`.
@@ -101,7 +110,7 @@ impl Inner {
         let nonce = Nonce::try_from(bytes.as_slice()).ok()?;
         let data_key = self.data_key(head.serial);
         let payload = Payload { msg: data_key.expose(), aad: context };
-        bytes.extend(self.ciphers.get(usize::from(head.key))?.encrypt(&nonce, payload).ok()?);
+        bytes.extend(self.ciphers.borrow().get(usize::from(head.key))?.encrypt(&nonce, payload).ok()?);
         Some(bytes)
     }
 
@@ -110,7 +119,7 @@ impl Inner {
         let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;
         let nonce = Nonce::try_from(nonce).ok()?;
         let payload = Payload { msg: sealed, aad: context };
-        self.ciphers.get(usize::from(key))?.decrypt(&nonce, payload).ok().map(Plaintext::new)
+        self.ciphers.borrow().get(usize::from(key))?.decrypt(&nonce, payload).ok().map(Plaintext::new)
     }
 }
 

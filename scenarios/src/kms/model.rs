@@ -3,20 +3,25 @@
 //! Place on the map: [`services`](crate::services) call it through [`KmsApi`]; everything else in this folder is a
 //! part of it. Start at `KmsModel::encrypt_call`.
 
+use super::alarms::Alarm;
 use super::answers::{
     KeyMetadata, ManagerStates, Wrong, read_decrypt, read_encrypt, read_error, read_health, read_key_metadata,
 };
 use super::client::{ClientLimits, ClientTls, Dial, XksClient};
+use super::cloudwatch::{CloudWatch, Sample, XksOperation};
 use super::failure::Cause;
 use super::http1::{Response, write_post};
-use super::inner::{BlobHead, Inner, encryption_context, pack, unpack};
+use super::inner::{BlobHead, Inner, Sealed, encryption_context, pack, unpack};
+use super::key::{KeyOperation, KmsKey, View};
+use super::lifecycle::{Connection, ConnectionState};
 use super::quota::Quota;
 use super::reliability::Reliability;
 use super::requests::{Ask, RequestMetadata, below, chance, shuffle};
 use super::settings::KmsSettings;
 use super::sigv4::Signer;
+use super::spread::Spread;
 use super::violations::{Violations, X1, X2, X5};
-use super::{Caller, CiphertextBlob, KmsApi, KmsFailure, KmsOperation, LocalFuture};
+use super::{Caller, CiphertextBlob, KmsApi, KmsException, KmsFailure, KmsOperation, LocalFuture};
 use crate::trace::{Event, KmsEvent, Recorder, XksEvent, XksOutcome};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -110,35 +115,57 @@ pub struct Counters {
 
 /// The model of AWS KMS with one external key store.
 pub struct KmsModel {
-    settings: KmsSettings,
-    store: RegisteredKeyStore,
-    signer: RefCell<Signer>,
+    pub(super) settings: KmsSettings,
+    pub(super) region: String,
+    /// Where requests go; another one after UpdateCustomKeyStore.
+    pub(super) target: RefCell<Rc<Target>>,
+    pub(super) signer: RefCell<Spread<Rc<Signer>>>,
+    pub(super) keys: RefCell<Vec<Rc<KmsKey>>>,
     inner: Inner,
-    client: XksClient,
     clock: Rc<dyn Clock>,
-    recorder: Rc<dyn Recorder>,
+    pub(super) recorder: Rc<dyn Recorder>,
     violations: Rc<Violations>,
     /// Which host serves a call; apart from the other draws, so that these never reshuffle it.
     host_choice: RefCell<ChaCha20Rng>,
     variation: RefCell<ChaCha20Rng>,
     health_times: RefCell<ChaCha20Rng>,
-    quota: RefCell<Quota>,
+    pub(super) quota: RefCell<Quota>,
+    account_quota: Rc<RefCell<Quota>>,
     reliability: RefCell<Reliability>,
     serial: Cell<u64>,
-    connected: Cell<bool>,
+    pub(super) connection: RefCell<Connection>,
+    pub(super) cloudwatch: RefCell<CloudWatch>,
     counters: RefCell<Counters>,
 }
 
+/// The endpoint of a key store's proxy, and the connections to it.
+pub(super) struct Target {
+    /// Goes into the `host` header.
+    pub(super) endpoint_host: String,
+    /// `XksProxyUriPath` without its end `/kms/xks/v1`.
+    pub(super) uri_prefix: String,
+    pub(super) client: Rc<XksClient>,
+}
+
 /// Who asks the proxy, and about which key.
-struct Purpose<'a> {
-    key: Option<&'a RegisteredKey>,
-    kms_operation: &'a str,
-    caller: Option<&'a Caller>,
+#[derive(Clone, Copy)]
+pub(super) struct Purpose<'a> {
+    pub(super) external_key_id: Option<&'a str>,
+    pub(super) kms_key_arn: Option<&'a str>,
+    pub(super) kms_operation: &'static str,
+    pub(super) caller: Option<&'a Caller>,
+}
+
+/// How one call goes out: by which host of KMS, where to, and signed with what.
+pub(super) struct Line {
+    pub(super) host: usize,
+    pub(super) target: Rc<Target>,
+    pub(super) signer: Rc<Signer>,
 }
 
 /// A failed call of the proxy.
-struct Failed {
-    cause: Cause,
+pub(super) struct Failed {
+    pub(super) cause: Cause,
     /// Whether the proxy was reliable when it failed.
     reliable: bool,
 }
@@ -149,6 +176,9 @@ impl Failed {
     }
 }
 
+/// Most keys of one key store: their numbers are two bytes of every blob.
+pub(super) const KEYS_MAX: usize = 65_536;
+
 impl KmsModel {
     /// A KMS whose key store is connected. All randomness comes from `random`, the run's stream for KMS.
     ///
@@ -158,27 +188,49 @@ impl KmsModel {
         settings: KmsSettings,
         store: RegisteredKeyStore,
         doors: Doors,
-        mut random: ChaCha20Rng,
+        random: ChaCha20Rng,
     ) -> Result<Rc<Self>, String> {
         settings.check()?;
-        if store.keys.is_empty() || store.keys.len() > usize::from(u16::MAX) + 1 {
+        if store.keys.is_empty() || store.keys.len() > KEYS_MAX {
             let found = store.keys.len();
-            return Err(format!("the key store has {found} keys: register 1 to 65536"));
+            return Err(format!("the key store has {found} keys: register 1 to {KEYS_MAX}"));
         }
+        let account_quota = Rc::new(RefCell::new(Quota::new(settings.account_quota_per_s)));
+        let model = Self::disconnected(settings, store, doors, random, account_quota);
+        model.settle(ConnectionState::Connected);
+        Ok(model)
+    }
+
+    /// The same not yet connected, as CreateCustomKeyStore leaves it; keys may be none. The settings have been checked.
+    pub(super) fn disconnected(
+        settings: KmsSettings,
+        store: RegisteredKeyStore,
+        doors: Doors,
+        mut random: ChaCha20Rng,
+        account_quota: Rc<RefCell<Quota>>,
+    ) -> Rc<Self> {
         let mut seed = [0; 32];
         random.fill_bytes(&mut seed);
-        let limits = ClientLimits {
-            hosts: settings.hosts,
-            patience: settings.patience(),
-            idle: settings.idle(),
-            connect_retry: settings.connect_retry,
-        };
         let window = Duration::from_secs(settings.reliability_window_s);
         let mut stream = || RefCell::new(ChaCha20Rng::from_rng(&mut random));
-        Ok(Rc::new(Self {
-            signer: RefCell::new(Signer::new(&store.access_key_id, store.secret.clone(), &store.region)),
-            inner: Inner::new(seed, store.keys.len()),
-            client: XksClient::new(doors.dial, doors.tls, limits),
+        let signer = Signer::new(&store.access_key_id, store.secret, &store.region);
+        let target = Target {
+            endpoint_host: store.endpoint_host,
+            uri_prefix: store.uri_prefix,
+            client: Rc::new(XksClient::new(doors.dial, doors.tls, client_limits(&settings))),
+        };
+        let begins = doors.clock.wall(0, Duration::ZERO);
+        let keys: Vec<_> = store
+            .keys
+            .into_iter()
+            .map(|key| Rc::new(KmsKey::new(key.kms_key_arn, key.external_key_id)))
+            .collect();
+        Rc::new(Self {
+            region: store.region,
+            target: RefCell::new(Rc::new(target)),
+            signer: RefCell::new(Spread::new(Rc::new(signer))),
+            inner: Inner::new(seed, keys.len()),
+            keys: RefCell::new(keys),
             clock: doors.clock,
             recorder: doors.recorder,
             violations: doors.violations,
@@ -186,29 +238,31 @@ impl KmsModel {
             variation: stream(),
             health_times: stream(),
             quota: RefCell::new(Quota::new(settings.quota_per_s)),
+            account_quota,
             reliability: RefCell::new(Reliability::new(settings.reliability_threshold, window)),
             serial: Cell::new(0),
-            connected: Cell::new(true),
+            connection: RefCell::default(),
+            cloudwatch: RefCell::new(CloudWatch::new(&settings, begins)),
             counters: RefCell::default(),
             settings,
-            store,
-        }))
+        })
+    }
+
+    /// What CloudWatch shows at this moment, with the alarms as of the last period that has ended.
+    pub fn cloudwatch(&self) -> CloudWatch {
+        let mut cloudwatch = self.cloudwatch.borrow_mut();
+        cloudwatch.advance(self.recorder.now());
+        cloudwatch.clone()
+    }
+
+    /// AWS's alarms, and when each rang.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.cloudwatch().alarms().to_vec()
     }
 
     /// What has happened so far.
     pub fn counters(&self) -> Counters {
         *self.counters.borrow()
-    }
-
-    /// Connects or disconnects the key store. While disconnected KMS sends nothing to the proxy, health checks
-    /// included, and answers every call with row 18.
-    pub fn set_connected(&self, connected: bool) {
-        self.connected.set(connected);
-    }
-
-    /// Signs with another credential from now on (UpdateCustomKeyStore).
-    pub fn set_credential(&self, access_key_id: &str, secret: Secret) {
-        *self.signer.borrow_mut() = Signer::new(access_key_id, secret, &self.store.region);
     }
 
     /// Checks the proxy's health every `health_poll_s` seconds (MA-19), from a random moment in the first period on,
@@ -223,7 +277,7 @@ impl KmsModel {
             let mut wait = period * model.health_draw();
             loop {
                 tokio::time::sleep(Duration::from_secs_f64(wait)).await;
-                if model.connected.get() {
+                if model.is_connected() {
                     let _states = model.check_health("KmsHealthCheck").await;
                 }
                 wait = period * (0.9 + 0.2 * model.health_draw());
@@ -239,18 +293,44 @@ impl KmsModel {
     ///
     /// # Errors
     /// The row of the failure table, as the management calls use it.
-    pub async fn check_health(&self, kms_operation: &str) -> Result<ManagerStates, Cause> {
-        let purpose = Purpose { key: None, kms_operation, caller: None };
-        let read = |response: &Response| read_health(&response.body).map_err(|_| Cause::Malformed);
-        let result = self.call_proxy(&purpose, Ask::Health, read).await;
+    pub async fn check_health(&self, kms_operation: &'static str) -> Result<ManagerStates, Cause> {
+        let line = self.line(self.host());
+        let result = self.ask_health(&line, kms_operation).await;
         let mut counters = self.counters.borrow_mut();
         counters.health_checks += 1;
-        let result = result.map_err(|failed| failed.cause).and_then(|states| {
-            counters.manager_states = Some(states);
-            if states.active + states.degraded == 0 { Err(Cause::Unhealthy) } else { Ok(states) }
-        });
-        counters.health_checks_bad += u64::from(result.is_err());
-        result
+        counters.health_checks_bad += u64::from(!matches!(&result, Ok(states) if states.any_usable()));
+        let states = result?;
+        counters.manager_states = Some(states);
+        self.cloudwatch.borrow_mut().note_managers(self.recorder.now(), states);
+        if states.any_usable() { Ok(states) } else { Err(Cause::Unhealthy) }
+    }
+
+    /// GetHealthStatus on any line: UpdateCustomKeyStore tries values that are not yet the key store's own.
+    pub(super) async fn ask_health(
+        &self,
+        line: &Line,
+        kms_operation: &'static str,
+    ) -> Result<ManagerStates, Cause> {
+        let purpose = Purpose { external_key_id: None, kms_key_arn: None, kms_operation, caller: None };
+        let read = |response: &Response| read_health(&response.body).map_err(|_| Cause::Malformed);
+        self.call_proxy(line, purpose, Ask::Health, read).await.map_err(|failed| failed.cause)
+    }
+
+    /// GetKeyMetadata of an external key as CreateKey asks for it, for `caller`.
+    pub(super) async fn ask_metadata(
+        &self,
+        external_key_id: &str,
+        caller: &Caller,
+    ) -> Result<KeyMetadata, Cause> {
+        let purpose = Purpose {
+            external_key_id: Some(external_key_id),
+            kms_key_arn: None,
+            kms_operation: "CreateKey",
+            caller: Some(caller),
+        };
+        let read = |response: &Response| read_key_metadata(&response.body).map_err(|_| Cause::Malformed);
+        let line = self.line(self.host());
+        self.call_proxy(&line, purpose, Ask::KeyMetadata, read).await.map_err(|failed| failed.cause)
     }
 
     /// GetKeyMetadata as CreateKey asks for it, of key number `key` of the store, for `caller`.
@@ -258,12 +338,37 @@ impl KmsModel {
     /// # Errors
     /// The row of the failure table; [`Cause::Error`] with `KeyNotFoundException` when the store has no such key.
     pub async fn key_metadata(&self, key: usize, caller: &Caller) -> Result<KeyMetadata, Cause> {
-        let Some(key) = self.store.keys.get(key) else {
+        let Ok(key) = self.key(key) else {
             return Err(Cause::Error(xks_proxy::error::ErrorName::KeyNotFoundException));
         };
-        let purpose = Purpose { key: Some(key), kms_operation: "CreateKey", caller: Some(caller) };
-        let read = |response: &Response| read_key_metadata(&response.body).map_err(|_| Cause::Malformed);
-        self.call_proxy(&purpose, Ask::KeyMetadata, read).await.map_err(|failed| failed.cause)
+        self.ask_metadata(&key.external_key_id, caller).await
+    }
+
+    /// Key number `key` of the store.
+    pub(super) fn key(&self, key: usize) -> Result<Rc<KmsKey>, KmsFailure> {
+        self.keys.borrow().get(key).map(Rc::clone).ok_or_else(|| {
+            KmsFailure::new(KmsException::NotFound, format!("the key store has no key number {key}"))
+        })
+    }
+
+    /// Takes over the material of a key that CreateKey has added.
+    pub(super) fn add_key(&self, key: KmsKey) -> usize {
+        let mut keys = self.keys.borrow_mut();
+        self.inner.add_key();
+        keys.push(Rc::new(key));
+        keys.len() - 1
+    }
+
+    /// Draws the host that serves a call.
+    pub(super) fn host(&self) -> usize {
+        below(&mut self.host_choice.borrow_mut(), self.settings.hosts)
+    }
+
+    /// How a call of this host goes out now.
+    pub(super) fn line(&self, host: usize) -> Line {
+        let signer = self.signer.borrow();
+        let signer = Rc::clone(signer.seen_by(host, self.settings.hosts, self.recorder.now()));
+        Line { host, target: Rc::clone(&self.target.borrow()), signer }
     }
 
     /// The steps of kms-behaviour 13.2 for Encrypt and GenerateDataKey*.
@@ -272,11 +377,24 @@ impl KmsModel {
         operation: KmsOperation,
         caller: &Caller,
     ) -> Result<CiphertextBlob, KmsFailure> {
-        self.admit()?;
+        let key = caller.service % self.keys.borrow().len().max(1);
+        let host = self.host();
+        self.admit(host, &*self.key(key)?, operation)?;
+        self.seal(host, key, operation, caller).await
+    }
+
+    /// Both layers of encryption, under key number `key`, for a call that has been admitted.
+    async fn seal(
+        &self,
+        host: usize,
+        key_number: usize,
+        operation: KmsOperation,
+        caller: &Caller,
+    ) -> Result<CiphertextBlob, KmsFailure> {
+        let key = self.key(key_number)?;
         let serial = self.serial.get();
         self.serial.set(serial + 1);
-        let key_number = caller.service % self.store.keys.len();
-        // Neither number can be cut: `new` bounds the keys, and no run has 2³² services.
+        // Neither number can be cut: `KEYS_MAX` bounds the keys, and no run has 2³² services.
         let head = BlobHead { key: key_number as u16, service: caller.service as u32, serial };
         let context = encryption_context(head.service);
         let malformed = || Cause::Malformed.failure(true);
@@ -289,11 +407,6 @@ impl KmsModel {
             );
 
         let ask = Ask::Encrypt { plaintext: &plaintext, aad: &aad, cdiv };
-        let purpose = Purpose {
-            key: self.store.keys.get(key_number),
-            kms_operation: operation.as_str(),
-            caller: Some(caller),
-        };
         let read = |response: &Response| {
             let sealed = read_encrypt(&response.body, plaintext.len(), cdiv.then_some(&aad));
             if cdiv {
@@ -305,24 +418,56 @@ impl KmsModel {
             }
             sealed.map_err(|_| Cause::Malformed)
         };
-        let sealed = self.call_proxy(&purpose, ask, read).await.map_err(Failed::failure)?;
-        pack(head, &sealed).ok_or_else(malformed)
+        let purpose = Purpose::of_key(&key, operation, caller);
+        let sealed = self.call_proxy(&self.line(host), purpose, ask, read).await.map_err(Failed::failure)?;
+        let blob = pack(head, &sealed).ok_or_else(malformed)?;
+        self.cloudwatch.borrow_mut().note_success(key_number, operation);
+        Ok(blob)
     }
 
-    /// The same for Decrypt.
-    async fn decrypt_call(&self, blob: &CiphertextBlob, caller: &Caller) -> Result<(), KmsFailure> {
-        self.admit()?;
-        // KMS would say InvalidCiphertextException of a blob that is not its own; row 3 has the nearest meaning here.
-        let not_ours = Cause::Error(xks_proxy::error::ErrorName::InvalidCiphertextException);
-        let (head, sealed) = unpack(blob).ok_or_else(|| not_ours.failure(true))?;
-        let key = self.store.keys.get(usize::from(head.key)).ok_or_else(|| not_ours.failure(true))?;
+    /// The same for Decrypt. `named`: the number of the key that the request names, if it names one.
+    async fn decrypt_call(
+        &self,
+        blob: &CiphertextBlob,
+        named: Option<usize>,
+        caller: &Caller,
+    ) -> Result<(), KmsFailure> {
+        let (head, sealed, key) = self.resolve(blob)?;
+        if named.is_some_and(|named| named != usize::from(head.key)) {
+            return Err(KmsFailure::new(
+                KmsException::IncorrectKey,
+                "The key ID in the request does not identify a CMK that can perform this operation.",
+            ));
+        }
+        let host = self.host();
+        self.admit(host, &key, KmsOperation::Decrypt)?;
+        self.open(host, head, &sealed, &key, KmsOperation::Decrypt, caller).await?;
+        self.cloudwatch.borrow_mut().note_success(head.key.into(), KmsOperation::Decrypt);
+        Ok(())
+    }
+
+    /// What is in a blob, and which key it needs. AWS gives no message with this class.
+    fn resolve(&self, blob: &CiphertextBlob) -> Result<(BlobHead, Sealed, Rc<KmsKey>), KmsFailure> {
+        let not_ours = || KmsFailure::new(KmsException::InvalidCiphertext, "");
+        let (head, sealed) = unpack(blob).ok_or_else(not_ours)?;
+        let key = self.key(usize::from(head.key)).map_err(|_| not_ours())?;
+        Ok((head, sealed, key))
+    }
+
+    /// Undoes both layers of encryption, for a call that has been admitted.
+    async fn open(
+        &self,
+        host: usize,
+        head: BlobHead,
+        sealed: &Sealed,
+        key: &KmsKey,
+        operation: KmsOperation,
+        caller: &Caller,
+    ) -> Result<(), KmsFailure> {
         // The caller presents its own encryption context; only the service that encrypted has the right one.
         let context = encryption_context(caller.service as u32);
         let aad = head.aad(&context);
-
-        let ask = Ask::Decrypt { sealed: &sealed, aad: &aad };
-        let purpose =
-            Purpose { key: Some(key), kms_operation: KmsOperation::Decrypt.as_str(), caller: Some(caller) };
+        let ask = Ask::Decrypt { sealed, aad: &aad };
         let read = |response: &Response| {
             let plaintext = read_decrypt(&response.body).map_err(|_| Cause::Malformed)?;
             self.check_plaintext(head, &plaintext);
@@ -331,13 +476,74 @@ impl KmsModel {
             }
             self.inner.open(head.key, &context, &plaintext).map(|_| ()).ok_or(Cause::InnerLayer)
         };
-        let result = self.call_proxy(&purpose, ask, read).await;
+        let purpose = Purpose::of_key(key, operation, caller);
+        let result = self.call_proxy(&self.line(host), purpose, ask, read).await;
+        let refused = Cause::Error(xks_proxy::error::ErrorName::InvalidCiphertextException);
         if head.service == caller.service as u32
-            && matches!(&result, Err(failed) if failed.cause == not_ours || failed.cause == Cause::InnerLayer)
+            && matches!(&result, Err(failed) if failed.cause == refused || failed.cause == Cause::InnerLayer)
         {
             self.counters.borrow_mut().own_blobs_refused += 1;
         }
         result.map_err(Failed::failure)
+    }
+
+    /// Decrypt of a blob by a request that names the key, by its number in the store.
+    ///
+    /// # Errors
+    /// As [`KmsApi::decrypt`]; `IncorrectKeyException` when the blob was encrypted under another key.
+    pub async fn decrypt_under(
+        &self,
+        key: usize,
+        blob: &CiphertextBlob,
+        caller: &Caller,
+    ) -> Result<(), KmsFailure> {
+        let at = self.recorder.now();
+        let result = self.decrypt_call(blob, Some(key), caller).await;
+        self.finish(at, KmsOperation::Decrypt, caller, &result);
+        result
+    }
+
+    /// ReEncrypt: decrypts a blob and encrypts what was in it under key number `key`. Two calls of the proxy, one after
+    /// the other, each with a patience of its own (MA-4), and one request to the quota (MA-18).
+    ///
+    /// # Errors
+    /// What the first of the two that fails would say by itself.
+    pub async fn re_encrypt(
+        &self,
+        blob: &CiphertextBlob,
+        key: usize,
+        caller: &Caller,
+    ) -> Result<CiphertextBlob, KmsFailure> {
+        let at = self.recorder.now();
+        let result = self.re_encrypt_call(blob, key, caller).await;
+        self.finish(at, KmsOperation::ReEncrypt, caller, &result);
+        result
+    }
+
+    async fn re_encrypt_call(
+        &self,
+        blob: &CiphertextBlob,
+        key: usize,
+        caller: &Caller,
+    ) -> Result<CiphertextBlob, KmsFailure> {
+        let (head, sealed, source) = self.resolve(blob)?;
+        let host = self.host();
+        self.key(key)?.admit(KeyOperation::Cryptographic, self.view(host))?;
+        self.admit(host, &source, KmsOperation::ReEncrypt)?;
+        self.open(host, head, &sealed, &source, KmsOperation::ReEncrypt, caller).await?;
+        self.seal(host, key, KmsOperation::ReEncrypt, caller).await
+    }
+
+    /// `operation` on key number `key` as a dry run: everything but the proxy (MA-9).
+    ///
+    /// # Errors
+    /// Always: `DryRunOperationException` when it would have come as far as the proxy, otherwise what stopped it.
+    pub fn dry_run(&self, operation: KmsOperation, key: usize) -> Result<(), KmsFailure> {
+        self.admit(self.host(), &*self.key(key)?, operation)?;
+        Err(KmsFailure::new(
+            KmsException::DryRunOperation,
+            "The request would have succeeded, but the DryRun option is set.",
+        ))
     }
 
     /// X1, where the proxy can be held to it: whether what it decrypted is what it had been given to encrypt. KMS's
@@ -356,29 +562,45 @@ impl KmsModel {
         self.violations.check(X1, self.recorder.now(), violation);
     }
 
-    /// Key store state, then quota: what is refused without a call of the proxy.
-    fn admit(&self) -> Result<(), KmsFailure> {
-        if !self.connected.get() {
+    /// Key state, key store state, quotas, in this order: what is refused without a call of the proxy.
+    fn admit(&self, host: usize, key: &KmsKey, operation: KmsOperation) -> Result<(), KmsFailure> {
+        key.admit(KeyOperation::Cryptographic, self.view(host))?;
+        if !self.is_connected() {
             return Err(Cause::NotConnected.failure(true));
         }
-        if !self.quota.borrow_mut().take(self.recorder.now()) {
+        let now = self.recorder.now();
+        // The account's quota is the caller's, and what the key store's turns away has been taken from it all the same.
+        let of_account = self.account_quota.borrow_mut().take(now);
+        if !of_account || !self.quota.borrow_mut().take(now) {
             self.counters.borrow_mut().throttled += 1;
+            if of_account {
+                self.cloudwatch.borrow_mut().note_throttle(now, operation);
+            }
             return Err(Cause::Quota.failure(true));
         }
+        if self.settings.fail_fast && self.counters.borrow().manager_states.is_some_and(|it| !it.any_usable())
+        {
+            return Err(Cause::Unhealthy.failure(true));
+        }
         Ok(())
+    }
+
+    fn view(&self, host: usize) -> View {
+        View { host, hosts: self.settings.hosts, now: self.recorder.now() }
     }
 
     /// One call of the proxy: sign, send, read, and tell of it.
     async fn call_proxy<T>(
         &self,
-        purpose: &Purpose<'_>,
+        line: &Line,
+        purpose: Purpose<'_>,
         ask: Ask<'_>,
         read: impl FnOnce(&Response) -> Result<T, Cause>,
     ) -> Result<T, Failed> {
         let at = self.recorder.now();
-        let kms_host = below(&mut self.host_choice.borrow_mut(), self.settings.hosts);
-        let request = self.write_request(kms_host, purpose, &ask, at);
-        let exchange = self.client.call(kms_host, &request).await;
+        let kms_host = line.host;
+        let request = self.write_request(line, purpose, &ask, at);
+        let exchange = line.target.client.call(kms_host, &request).await;
         let status = exchange.result.as_ref().map_or(0, |response| response.status);
         let result = exchange.result.and_then(|response| {
             let result = match response.status {
@@ -401,6 +623,22 @@ impl KmsModel {
         counters.fresh_connections += u64::from(exchange.fresh_connection);
         counters.connect_retries += u64::from(exchange.retried);
         counters.found_closed += u64::from(exchange.found_closed);
+        drop(counters);
+        self.cloudwatch.borrow_mut().note_request(
+            now,
+            Sample {
+                kms_operation: purpose.kms_operation,
+                xks_operation: match ask {
+                    Ask::Health => XksOperation::GetHealthStatus,
+                    Ask::KeyMetadata => XksOperation::GetKeyMetadata,
+                    Ask::Encrypt { .. } => XksOperation::Encrypt,
+                    Ask::Decrypt { .. } => XksOperation::Decrypt,
+                },
+                took: now.saturating_sub(at),
+                cause: result.as_ref().err().copied(),
+                retried: exchange.retried,
+            },
+        );
         // Judged by the window as it was before this call.
         let mut reliability = self.reliability.borrow_mut();
         let reliable = reliability.is_high(now);
@@ -418,7 +656,7 @@ impl KmsModel {
         }
     }
 
-    fn write_request(&self, kms_host: usize, purpose: &Purpose<'_>, ask: &Ask<'_>, at: Duration) -> Vec<u8> {
+    fn write_request(&self, line: &Line, purpose: Purpose<'_>, ask: &Ask<'_>, at: Duration) -> Vec<u8> {
         let mut variation = self.variation.borrow_mut();
         let metadata = RequestMetadata {
             kms_request_id: &request_id(&mut variation),
@@ -428,10 +666,7 @@ impl KmsModel {
                 purpose.kms_operation
             },
             principal_arn: purpose.caller.map(|caller| caller.principal_arn),
-            kms_key_arn: match ask {
-                Ask::Encrypt { .. } | Ask::Decrypt { .. } => purpose.key.map(|key| key.kms_key_arn.as_str()),
-                Ask::Health | Ask::KeyMetadata => None,
-            },
+            kms_key_arn: purpose.kms_key_arn,
             via_service: match ask {
                 Ask::Encrypt { .. } | Ask::Decrypt { .. } => {
                     purpose.caller.and_then(|caller| caller.via_service)
@@ -444,18 +679,18 @@ impl KmsModel {
         };
         let body = ask.body(&metadata, &mut variation);
 
-        let mut path = [&self.store.uri_prefix, API_ROOT].concat();
-        if let Some(key) = purpose.key {
-            path.extend(["/keys/", &key.external_key_id]);
+        let mut path = [&line.target.uri_prefix, API_ROOT].concat();
+        if let Some(key) = purpose.external_key_id {
+            path.extend(["/keys/", key]);
         }
         path.push_str(ask.path_end());
 
         let content_type = ("content-type", "application/json");
-        let host = ("host", self.store.endpoint_host.as_str());
+        let host = ("host", line.target.endpoint_host.as_str());
         // SPEC, Appendix A: host and x-amz-date at least.
         let signed: &[_] = if chance(&mut variation, 0.5) { &[content_type, host] } else { &[host] };
         let signature =
-            self.signer.borrow().sign("POST", &path, signed, body.as_bytes(), self.clock.wall(kms_host, at));
+            line.signer.sign("POST", &path, signed, body.as_bytes(), self.clock.wall(line.host, at));
         let mut headers = if chance(&mut variation, 0.5) {
             [
                 ("Host", host.1),
@@ -513,10 +748,31 @@ impl KmsApi for KmsModel {
     ) -> LocalFuture<'a, Result<(), KmsFailure>> {
         Box::pin(async move {
             let at = self.recorder.now();
-            let result = self.decrypt_call(blob, caller).await;
+            let result = self.decrypt_call(blob, None, caller).await;
             self.finish(at, KmsOperation::Decrypt, caller, &result);
             result
         })
+    }
+}
+
+impl<'a> Purpose<'a> {
+    fn of_key(key: &'a KmsKey, operation: KmsOperation, caller: &'a Caller) -> Self {
+        Self {
+            external_key_id: Some(&key.external_key_id),
+            kms_key_arn: Some(&key.arn),
+            kms_operation: operation.as_str(),
+            caller: Some(caller),
+        }
+    }
+}
+
+/// What the connections of KMS's hosts obey.
+pub(super) fn client_limits(settings: &KmsSettings) -> ClientLimits {
+    ClientLimits {
+        hosts: settings.hosts,
+        patience: settings.patience(),
+        idle: settings.idle(),
+        connect_retry: settings.connect_retry,
     }
 }
 

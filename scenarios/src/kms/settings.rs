@@ -31,8 +31,46 @@ pub struct KmsSettings {
     /// Requests per second that KMS lets through to the key store; excess is answered ThrottlingException. Default
     /// 1,800, as documented; 0 means no quota (MA-18).
     pub quota_per_s: u32,
+    /// Cryptographic requests per second that KMS takes from the account, with keys of every kind; excess is answered
+    /// ThrottlingException. Default 100,000, as documented for us-east-1, us-west-2 and eu-west-1; six Regions have
+    /// 20,000 and the others 10,000. 0 means no quota.
+    pub account_quota_per_s: u32,
     /// Seconds between two GetHealthStatus calls, ± 10 %. Default 300; 0 means none (MA-19).
     pub health_poll_s: u64,
+    /// Whether KMS answers cryptographic calls at once with row 19 while the last health check found every external key
+    /// manager UNAVAILABLE. Default false: no document describes such a circuit breaker (MA-20).
+    pub fail_fast: bool,
+    /// How long ConnectCustomKeyStore takes, in seconds, at most 86,400. Default 300: "about five minutes" (MA-23).
+    pub connect_s: u64,
+    /// How long DisconnectCustomKeyStore takes, in seconds, at most 86,400. Default 300 (MA-23). Calls fail from its
+    /// beginning.
+    pub disconnect_s: u64,
+    /// How long after a new credential was accepted the last of KMS's hosts still signs with the old one, in seconds,
+    /// at most 86,400. Default 60; documented is "some time".
+    pub credential_spread_s: u64,
+    /// How long a change of a key's state takes to reach the last of KMS's hosts, in milliseconds, at most 3,600,000.
+    /// Default 3,000; documented is "a few seconds", sometimes minutes.
+    pub propagation_ms: u64,
+    /// Whether UpdateCustomKeyStore asks for the proxy's health when only the name changes. Default false (MA-1).
+    pub check_on_rename: bool,
+    /// Age of the credential at the beginning of the run, in days, 0 to 36,500. Default 0.
+    pub credential_age_days: f64,
+    /// The alarm on the proxy's certificate rings below so many days to its expiry, 0 to 36,500. Default 10, as AWS
+    /// recommends; so are the next three.
+    pub alarm_certificate_days: f64,
+    /// The alarm on slow answers rings above this average of five minutes, in milliseconds, 0 to 60,000. Default 200.
+    pub alarm_latency_ms: f64,
+    /// The alarm on retryable errors rings above so many in a minute, 0 to 1,000,000. Default 5.
+    pub alarm_retryable_errors: f64,
+    /// The alarm on non-retryable errors rings above so many in a minute, 0 to 1,000,000. Default 5.
+    pub alarm_non_retryable_errors: f64,
+    /// The alarm on DEGRADED key managers rings above so many, 0 to 10. Default 0; AWS suggests an alarm and no number,
+    /// as for the next two.
+    pub alarm_degraded_managers: f64,
+    /// The alarm on UNAVAILABLE key managers rings above so many, 0 to 10. Default 0.
+    pub alarm_unavailable_managers: f64,
+    /// The alarm on the credential's age rings above so many days, 0 to 36,500. Default 365.
+    pub alarm_credential_age_days: f64,
     /// Share of calls, 0 to 1, whose `kmsOperation` is one that no proxy knows. XKS-MD-3 lets none be refused for it.
     /// Default 0.
     pub unknown_operation_share: f64,
@@ -51,7 +89,22 @@ impl Default for KmsSettings {
             reliability_threshold: 0.95,
             reliability_window_s: 300,
             quota_per_s: 1_800,
+            account_quota_per_s: 100_000,
             health_poll_s: 300,
+            fail_fast: false,
+            connect_s: 300,
+            disconnect_s: 300,
+            credential_spread_s: 60,
+            propagation_ms: 3_000,
+            check_on_rename: false,
+            credential_age_days: 0.0,
+            alarm_certificate_days: 10.0,
+            alarm_latency_ms: 200.0,
+            alarm_retryable_errors: 5.0,
+            alarm_non_retryable_errors: 5.0,
+            alarm_degraded_managers: 0.0,
+            alarm_unavailable_managers: 0.0,
+            alarm_credential_age_days: 365.0,
             unknown_operation_share: 0.0,
             chunked_share: 0.0,
         }
@@ -76,8 +129,24 @@ impl KmsSettings {
             within("hosts", self.hosts as f64, 1.0, 1_000.0)?;
             within("patience_ms", self.patience_ms as f64, 1.0, 60_000.0)?;
             within("reliability_window_s", self.reliability_window_s as f64, 1.0, 86_400.0)?;
+            within("connect_s", self.connect_s as f64, 0.0, 86_400.0)?;
+            within("disconnect_s", self.disconnect_s as f64, 0.0, 86_400.0)?;
+            within("credential_spread_s", self.credential_spread_s as f64, 0.0, 86_400.0)?;
+            within("propagation_ms", self.propagation_ms as f64, 0.0, 3_600_000.0)?;
         }
         within("reliability_threshold", self.reliability_threshold, 0.0, 1.0)?;
+        for (name, value, most) in [
+            ("credential_age_days", self.credential_age_days, 36_500.0),
+            ("alarm_certificate_days", self.alarm_certificate_days, 36_500.0),
+            ("alarm_latency_ms", self.alarm_latency_ms, 60_000.0),
+            ("alarm_retryable_errors", self.alarm_retryable_errors, 1_000_000.0),
+            ("alarm_non_retryable_errors", self.alarm_non_retryable_errors, 1_000_000.0),
+            ("alarm_degraded_managers", self.alarm_degraded_managers, 10.0),
+            ("alarm_unavailable_managers", self.alarm_unavailable_managers, 10.0),
+            ("alarm_credential_age_days", self.alarm_credential_age_days, 36_500.0),
+        ] {
+            within(name, value, 0.0, most)?;
+        }
         within("unknown_operation_share", self.unknown_operation_share, 0.0, 1.0)?;
         within("chunked_share", self.chunked_share, 0.0, 1.0)
     }
@@ -107,12 +176,23 @@ impl KmsSettings {
                 self.health_poll_s
             ));
         }
+        if self.fail_fast {
+            assumptions.push(
+                "MA-20: KMS asks the proxy nothing while its last health check found every key manager unavailable"
+                    .into(),
+            );
+        }
         assumptions
     }
 
     /// `patience_ms` as a duration.
     pub fn patience(&self) -> Duration {
         Duration::from_millis(self.patience_ms)
+    }
+
+    /// `propagation_ms` as a duration.
+    pub fn propagation(&self) -> Duration {
+        Duration::from_millis(self.propagation_ms)
     }
 
     /// `idle_ms` as a duration.
@@ -142,6 +222,13 @@ mod tests {
             ("reliability_threshold = 95", "reliability_threshold"),
             ("reliability_threshold = nan", "reliability_threshold"),
             ("reliability_window_s = 0", "reliability_window_s"),
+            ("connect_s = 86401", "connect_s"),
+            ("disconnect_s = 86401", "disconnect_s"),
+            ("credential_spread_s = 86401", "credential_spread_s"),
+            ("propagation_ms = 3600001", "propagation_ms"),
+            ("alarm_latency_ms = -1", "alarm_latency_ms"),
+            ("alarm_degraded_managers = 11", "alarm_degraded_managers"),
+            ("credential_age_days = nan", "credential_age_days"),
             ("chunked_share = -0.1", "chunked_share"),
             ("unknown_operation_share = 2", "unknown_operation_share"),
         ] {

@@ -37,10 +37,11 @@ impl Visible {
             Ok(_) => ServiceOutcome::ServedByKms,
             Err(failure) => ServiceOutcome::Failed {
                 visible: match failure.exception {
-                    KmsException::KmsInvalidState => self.invalid_state,
                     KmsException::KmsInternal => self.internal,
                     KmsException::Throttling => self.throttled,
                     KmsException::Disabled => self.disabled,
+                    // Not retried either; documents name no other code for a key that is gone.
+                    _ => self.invalid_state,
                 },
                 kms: Some(failure),
                 attempts: tried.attempts,

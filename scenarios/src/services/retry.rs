@@ -34,9 +34,9 @@ pub(super) struct Retry {
 /// Tokens one retry costs, and the back-off before the first.
 fn price(exception: KmsException) -> Option<(u32, Duration)> {
     match exception {
-        KmsException::KmsInvalidState | KmsException::Disabled => None,
         KmsException::KmsInternal => Some((14, Duration::from_millis(50))),
         KmsException::Throttling => Some((5, Duration::from_millis(1000))),
+        _ => None,
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
     }
 
     fn failure(exception: KmsException) -> KmsFailure {
-        KmsFailure { exception, message: "", row: 14 }
+        KmsFailure { exception, message: "".into(), row: 14 }
     }
 
     /// Answers `failures` times with the exception, then with success.
