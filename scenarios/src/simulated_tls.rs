@@ -4,7 +4,7 @@
 //! material is real randomness and differs between equal runs; neither timing nor outcome depends on it, and no event
 //! holds any of it.
 
-use crate::environment::SimulatedEnv;
+use crate::environment::{RUN_BEGINS, SimulatedEnv};
 use crate::kms::client::ClientTls;
 use crate::scenario::TlsVersion;
 use rcgen::{CertificateParams, KeyPair};
@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
-use xks_proxy::env::Env;
+use xks_proxy::env::{Env, UnixTime};
 use xks_proxy::tls::{KnownClients, ServerTls, SubjectName, server_config, server_config_for};
 
 /// Both sides.
@@ -24,6 +24,7 @@ pub struct SimulatedTls {
     good: Arc<rustls::ServerConfig>,
     expired: Arc<rustls::ServerConfig>,
     demanding: Arc<rustls::ServerConfig>,
+    days: u32,
 }
 
 /// What the proxies serve.
@@ -36,6 +37,8 @@ pub enum Serving {
     /// A good one, to clients with a certificate of their own.
     ClientCertificateDemanded,
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 fn words(error: &dyn Display) -> String {
     format!("TLS of the simulated link: {error}")
@@ -52,12 +55,11 @@ impl Identity {
     fn new(host: &str, days: i64) -> Result<Self, String> {
         let key = KeyPair::generate().map_err(|error| words(&error))?;
         let mut params = CertificateParams::new([host.to_owned()]).map_err(|error| words(&error))?;
-        let day = Duration::from_secs(86_400);
         // `RUN_BEGINS` as a date.
         let begins = rcgen::date_time_ymd(2026, 1, 1);
         let whole = u32::try_from(days.unsigned_abs()).unwrap_or(u32::MAX);
-        params.not_before = begins - day * 365;
-        params.not_after = if days < 0 { begins - day * whole } else { begins + day * whole };
+        params.not_before = begins - DAY * 365;
+        params.not_after = if days < 0 { begins - DAY * whole } else { begins + DAY * whole };
         let certificate = params.self_signed(&key).map_err(|error| words(&error))?.der().clone();
         Ok(Self { certificate, key })
     }
@@ -118,6 +120,15 @@ impl SimulatedTls {
             good,
             expired,
             demanding,
+            days,
+        })
+    }
+
+    /// When the certificate served so is no longer valid.
+    pub fn not_after(&self, serving: Serving) -> UnixTime {
+        UnixTime(match serving {
+            Serving::Expired => RUN_BEGINS - DAY,
+            Serving::Good | Serving::ClientCertificateDemanded => RUN_BEGINS + DAY * self.days,
         })
     }
 

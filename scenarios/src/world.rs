@@ -24,7 +24,7 @@ use crate::processor::Processor;
 use crate::recording::{Finished, Recording};
 use crate::scenario::{Scenario, TlsVersion};
 use crate::services::{self, Narrative, ServiceContext};
-use crate::simulated_tls::SimulatedTls;
+use crate::simulated_tls::{Serving, SimulatedTls};
 use crate::streams::Streams;
 use crate::trace::{Event, Recorder};
 use aftermath::{check_still_decryptable, keep_blobs};
@@ -244,6 +244,9 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         },
         streams.stream("kms", 0),
     )?;
+    if let Some(tls) = &tls {
+        kms.set_certificate(Some(tls.not_after(Serving::Good)));
+    }
     let health_poll = kms.spawn_health_poll();
 
     let mut handles: Vec<_> = scenario

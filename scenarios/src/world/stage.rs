@@ -7,7 +7,8 @@ use crate::clock::Clock;
 use crate::fault::{Fault, FaultKind, HsmFault, LinkChange, RAMP_STEPS, Way};
 use crate::hsm_link::HsmLinks;
 use crate::kms::model::KmsModel;
-use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsOperation};
+use crate::kms::key::PENDING_WINDOW_DAYS;
+use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsFailure, KmsOperation};
 use crate::net::link::Link;
 use crate::simulated_tls::{Serving, SimulatedTls};
 use crate::streams::Streams;
@@ -80,6 +81,9 @@ const FIRST_CREDENTIAL: KeyPair = (ACCESS_KEY_ID, SECRET);
 const VOLUME_RETRY: Duration = Duration::from_secs(30);
 /// Requests of a burst that may be open at once.
 const BURST_IN_FLIGHT_MAX: u32 = 20_000;
+/// From one attempt of an operator at KMS's management API to the next, and how many there are.
+const OPERATOR_PAUSE: Duration = Duration::from_secs(10);
+const OPERATOR_TRIES_MAX: u32 = 10_000;
 /// How long a rolling deploy waits for a target to pass its checks before it goes on all the same.
 const HEALTHY_CHECKS_MAX: u32 = 20;
 
@@ -175,10 +179,19 @@ impl Stage {
                 self.key_destroyed.set(true);
                 Ok(Begun::Nothing)
             }
-            FaultKind::KmsKeyDisabled => Ok(Begun::KmsKey),
-            FaultKind::KmsKeyPendingDeletion => Ok(Begun::PendingDeletion),
+            FaultKind::KmsKeyDisabled => {
+                self.kms.disable_key(0).map_err(|failure| failure.message.into_owned())?;
+                Ok(Begun::KmsKey)
+            }
+            FaultKind::KmsKeyPendingDeletion => {
+                let window_days = *PENDING_WINDOW_DAYS.end();
+                self.kms
+                    .schedule_key_deletion(0, window_days)
+                    .map_err(|failure| failure.message.into_owned())?;
+                Ok(Begun::PendingDeletion)
+            }
             FaultKind::KeyStoreDisconnected => {
-                self.kms.set_connected(false);
+                self.kms.disconnect().map_err(|failure| failure.message.into_owned())?;
                 Ok(Begun::Disconnected)
             }
             FaultKind::QuotaBurst { rate_per_s } => {
@@ -218,13 +231,18 @@ impl Stage {
             Begun::Rotation { task, overlap } => {
                 task.await.map_err(|error| error.to_string())??;
                 if !overlap {
-                    self.tell_kms();
+                    self.tell_kms().await?;
                 }
                 self.accept(&[NEXT_CREDENTIAL])?;
             }
             Begun::ExternalKey => self.each_key(|hsm, key| hsm.set_enabled(key, true))?,
-            Begun::KmsKey | Begun::PendingDeletion => {}
-            Begun::Disconnected => self.kms.set_connected(true),
+            Begun::KmsKey => self.kms.enable_key(0).map_err(|failure| failure.message.into_owned())?,
+            Begun::PendingDeletion => {
+                // The deletion cancelled leaves the key disabled (kms-behaviour 5.3).
+                let enabled = self.kms.cancel_key_deletion(0).and_then(|()| self.kms.enable_key(0));
+                enabled.map_err(|failure| failure.message.into_owned())?;
+            }
+            Begun::Disconnected => self.connect_again().await?,
             Begun::Zone { zone, hsms, proxies } => {
                 self.balancer.restore_zone(zone);
                 self.end_at_hsms(&hsms);
@@ -293,6 +311,7 @@ impl Stage {
     fn serve_tls(&self, serving: Serving) -> Begun {
         if let Some(tls) = &self.tls {
             tls.serve(serving);
+            self.kms.set_certificate(Some(tls.not_after(serving)));
         }
         Begun::Tls
     }
@@ -371,9 +390,39 @@ impl Stage {
         self.proxies.iter().try_for_each(|proxy| proxy.accept(credentials))
     }
 
-    fn tell_kms(&self) {
+    /// UpdateCustomKeyStore with the new credential, again and again until KMS has checked it with a proxy.
+    async fn tell_kms(&self) -> Result<(), String> {
         let (id, secret) = NEXT_CREDENTIAL;
-        self.kms.set_credential(id, Secret::new(secret.into()));
+        self.insist(|| self.kms.update_credential(id, Secret::new(secret.into()))).await
+    }
+
+    /// ConnectCustomKeyStore, which is refused while the key store is still disconnecting, until it is connected.
+    async fn connect_again(&self) -> Result<(), String> {
+        self.insist(|| std::future::ready(if self.kms.is_connected() { Ok(()) } else { self.kms.connect() }))
+            .await?;
+        for _ in 0..OPERATOR_TRIES_MAX {
+            if self.kms.is_connected() {
+                break;
+            }
+            self.clock.sleep(OPERATOR_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// What an operator does whom KMS refuses: the same again a little later.
+    async fn insist<F>(&self, mut call: impl FnMut() -> F) -> Result<(), String>
+    where
+        F: Future<Output = Result<(), KmsFailure>>,
+    {
+        let mut tries = 0;
+        loop {
+            let Err(failure) = call().await else { return Ok(()) };
+            tries += 1;
+            if tries >= OPERATOR_TRIES_MAX {
+                return Err(format!("{}: {}", failure.exception.as_str(), failure.message));
+            }
+            self.clock.sleep(OPERATOR_PAUSE).await;
+        }
     }
 
     fn rotate(self: &Rc<Self>, overlap: bool, length: Duration) -> Result<Begun, String> {
@@ -386,7 +435,7 @@ impl Stage {
         let task = tokio::task::spawn_local(async move {
             if overlap {
                 stage.clock.sleep_until(halfway).await;
-                stage.tell_kms();
+                stage.tell_kms().await?;
             }
             Ok(())
         });
