@@ -1,10 +1,11 @@
-//! Somebody who can reach the proxies but has no credential, so that X3 is put to the test in every run.
+//! Somebody who can reach the proxies but has no credential, or one but no business there, so that X3 and X11 are put to
+//! the test in every run; and a genuine caller with a plaintext that everybody would recognise, for X6.
 //!
 //! Place on the map: started by [`world`](crate::world) beside KMS, on the same network. Its calls are in no figure and
 //! no event; it draws from a stream of its own. It sends what KMS would, but for the signature.
 
 use crate::clock::Clock;
-use crate::invariants::X3;
+use crate::invariants::{X3, X11};
 use crate::kms::client::{ClientLimits, ClientTls, Dial, XksClient};
 use crate::kms::http1::write_post;
 use crate::kms::requests::{Ask, RequestMetadata};
@@ -37,15 +38,23 @@ pub struct Target {
     pub duration: Duration,
 }
 
-/// How a request lacks a valid signature.
+/// What every fifth of its requests has encrypted. No event may show it, raw or in Base64.
+pub const MARKED_PLAINTEXT: &str = "a plaintext that no log may ever show";
+
+/// What is wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Forgery {
     Unsigned,
     WrongSecret,
     ChangedBody,
+    /// KMS's own signature, for a principal that the allow-list does not admit.
+    Unauthorised,
+    /// Nothing: it carries the marked plaintext.
+    None,
 }
 
-const FORGERIES: [Forgery; 3] = [Forgery::Unsigned, Forgery::WrongSecret, Forgery::ChangedBody];
+const FORGERIES: [Forgery; 5] =
+    [Forgery::Unsigned, Forgery::WrongSecret, Forgery::ChangedBody, Forgery::Unauthorised, Forgery::None];
 
 /// Tries for ever. `secret` is the right one, of which it only ever uses the signature of another body.
 pub async fn intrude(
@@ -72,7 +81,10 @@ pub async fn intrude(
         let metadata = RequestMetadata {
             kms_request_id: "intruder",
             kms_operation: "Encrypt",
-            principal_arn: Some("arn:aws:iam::444455556666:user/MaryMajor"),
+            principal_arn: Some(match forgery {
+                Forgery::None => "arn:aws:iam::111122223333:role/example-probe",
+                _ => "arn:aws:iam::444455556666:user/MaryMajor",
+            }),
             kms_key_arn: Some("arn:aws:kms:us-east-1:444455556666:key/0987dcba-09fe-87dc-65ba-ab0987654321"),
             via_service: None,
             source_vpc: false,
@@ -80,7 +92,10 @@ pub async fn intrude(
         let body = |plaintext: &[u8], random: &mut ChaCha20Rng| {
             Ask::Encrypt { plaintext, aad: b"", cdiv: true }.body(&metadata, random)
         };
-        let sent = body(b"let me in", &mut random);
+        let sent = match forgery {
+            Forgery::None => body(MARKED_PLAINTEXT.as_bytes(), &mut random),
+            _ => body(b"let me in", &mut random),
+        };
         let now = UnixTime(crate::environment::RUN_BEGINS + clock.now());
         let signed = [("content-type", "application/json"), ("host", target.host)];
         let sign =
@@ -89,6 +104,7 @@ pub async fn intrude(
             Forgery::Unsigned => None,
             Forgery::WrongSecret => Some(sign(&wrong, &sent)),
             Forgery::ChangedBody => Some(sign(&genuine, &body(b"an old request", &mut random))),
+            Forgery::Unauthorised | Forgery::None => Some(sign(&genuine, &sent)),
         };
         let mut headers = vec![("Host", target.host), ("Content-Type", "application/json")];
         if let Some(signature) = &signature {
@@ -100,7 +116,11 @@ pub async fn intrude(
         if let Ok(response) = client.call(0, &request).await.result {
             let violation =
                 (response.status == 200).then(|| format!("a request was served though {forgery:?}"));
-            violations.check(X3, clock.now(), violation);
+            match forgery {
+                Forgery::None => {}
+                Forgery::Unauthorised => violations.check(X11, clock.now(), violation),
+                _ => violations.check(X3, clock.now(), violation),
+            }
         }
     }
 }

@@ -24,8 +24,11 @@ pub const X4: Invariant = Invariant {
 };
 
 /// No plaintext or secret in an event.
-pub const X6: Invariant =
-    Invariant { id: "X6", name: "no-secret-in-events", text: "no audit event shows the secret access key" };
+pub const X6: Invariant = Invariant {
+    id: "X6",
+    name: "no-secret-in-events",
+    text: "no audit event shows a secret access key or a plaintext",
+};
 
 /// The HSM's limits are never exceeded.
 pub const X7: Invariant = Invariant {
@@ -45,8 +48,25 @@ pub const X9: Invariant = Invariant {
     text: "what was encrypted during the run decrypts once every fault is over, those that last to its end too",
 };
 
+/// Service resumes once everything is healed.
+pub const X10: Invariant = Invariant {
+    id: "X10",
+    name: "service-resumes",
+    text: "two and a half minutes after every fault is over KMS encrypts and decrypts again",
+};
+
+/// Nothing unauthorised reaches the HSM.
+pub const X11: Invariant = Invariant {
+    id: "X11",
+    name: "authorised-only",
+    text: "no request reaches an HSM whose caller the allow-list does not admit",
+};
+
 /// All of them, in the order of their ids.
-pub const ALL: [Invariant; 9] = [X1, X2, X3, X4, X5, X6, X7, X8, X9];
+pub const ALL: [Invariant; 11] = [X1, X2, X3, X4, X5, X6, X7, X8, X9, X10, X11];
+
+/// The beginning of every principal that the proxies' allow-list admits: AWS's example account.
+pub const ADMITTED_PRINCIPALS: &str = "arn:aws:iam::111122223333:";
 
 /// How late an answer may be: tokio's timers end on the next millisecond.
 const ANSWER_SLACK: Duration = Duration::from_millis(2);
@@ -54,7 +74,8 @@ const ANSWER_SLACK: Duration = Duration::from_millis(2);
 /// Watches the audit events of all proxies.
 pub struct AuditWatch {
     deadline: Duration,
-    secret: String,
+    /// What no event may show: each with what it is.
+    secrets: Vec<(&'static str, String)>,
     clock: crate::clock::Clock,
     seen: Mutex<Seen>,
 }
@@ -63,6 +84,7 @@ pub struct AuditWatch {
 struct Seen {
     requests: u64,
     unauthenticated: Option<(Duration, String)>,
+    unauthorised: Option<(Duration, String)>,
     late: Option<(Duration, String)>,
     leaked: Option<(Duration, String)>,
 }
@@ -108,9 +130,9 @@ fn shows(event: &AuditEvent, secret: &str) -> bool {
 }
 
 impl AuditWatch {
-    /// Expects answers within `deadline`, and nowhere `secret`.
-    pub fn new(clock: crate::clock::Clock, deadline: Duration, secret: String) -> Self {
-        Self { deadline, secret, clock, seen: Mutex::default() }
+    /// Expects answers within `deadline`, and nowhere one of the secrets, which come with what each is.
+    pub fn new(clock: crate::clock::Clock, deadline: Duration, secrets: Vec<(&'static str, String)>) -> Self {
+        Self { deadline, secrets, clock, seen: Mutex::default() }
     }
 
     /// Requests the proxies have answered.
@@ -125,6 +147,7 @@ impl AuditWatch {
             (X3, seen.requests, &seen.unauthenticated),
             (X4, seen.requests, &seen.late),
             (X6, seen.requests, &seen.leaked),
+            (X11, seen.requests, &seen.unauthorised),
         ] {
             violations.check_many(invariant, checked, violation.clone());
         }
@@ -145,14 +168,20 @@ impl Subscriber for AuditWatch {
                 (now, format!("{what} {} reached the HSM unsigned", event.request_id))
             });
         }
+        let stranger =
+            event.principal_arn.as_deref().filter(|principal| !principal.starts_with(ADMITTED_PRINCIPALS));
+        if reached_hsm && let Some(principal) = stranger {
+            let what = event.operation.map_or("a request", Operation::as_str);
+            seen.unauthorised.get_or_insert_with(|| {
+                (now, format!("{what} {} of {principal} reached the HSM", event.request_id))
+            });
+        }
         if event.stations.total > self.deadline + ANSWER_SLACK {
             let took = event.stations.total;
             seen.late.get_or_insert_with(|| (now, format!("request {} took {took:?}", event.request_id)));
         }
-        if shows(event, &self.secret) {
-            seen.leaked.get_or_insert_with(|| {
-                (now, format!("request {} shows the secret access key", event.request_id))
-            });
+        if let Some((what, _)) = self.secrets.iter().find(|(_, secret)| shows(event, secret)) {
+            seen.leaked.get_or_insert_with(|| (now, format!("request {} shows {what}", event.request_id)));
         }
     }
 }

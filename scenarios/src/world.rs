@@ -11,13 +11,14 @@ mod stage;
 use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::environment::SimulatedEnv;
+use crate::fault::{Fault, FaultKind, HsmFault};
 use crate::hsm_link::{HsmDoors, HsmLinks};
-use crate::intruder::{Target, intrude};
+use crate::intruder::{MARKED_PLAINTEXT, Target, intrude};
 use crate::invariants::{AuditWatch, X8, check_hsm_limits};
-use crate::kms::KmsApi;
 use crate::kms::client::Dial;
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
 use crate::kms::violations::Violations;
+use crate::kms::{KmsApi, KmsOperation};
 use crate::net::link::{Link, LinkSettings};
 use crate::net::tcp::Network;
 use crate::processor::Processor;
@@ -27,7 +28,8 @@ use crate::services::{self, Narrative, ServiceContext};
 use crate::simulated_tls::{Serving, SimulatedTls};
 use crate::streams::Streams;
 use crate::trace::{Event, Recorder};
-use aftermath::{check_still_decryptable, keep_blobs};
+use aftermath::{check_resumes, check_still_decryptable, keep_blobs};
+use base64::Engine as _;
 use proxy_host::ProxyHost;
 use sim_hsm::{Engine, IvLedger, SimHsm};
 use stage::Stage;
@@ -126,7 +128,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let ledger = IvLedger::new();
     let hsms = hsms::build(&clock, scenario, options, &ledger)?;
     let deadline = Duration::from_secs_f64(scenario.proxy.deadline_ms / 1_000.0);
-    let watch = Arc::new(AuditWatch::new(clock.clone(), deadline, SECRET.to_owned()));
+    let watch = Arc::new(AuditWatch::new(clock.clone(), deadline, secrets()));
     let server_env = Arc::new(SimulatedEnv::new(clock.clone(), streams.stream("environment", 0)));
     let tls = match scenario.topology.tls {
         TlsVersion::Off => None,
@@ -296,7 +298,12 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         let acting = Rc::clone(&stage).act(fault.clone(), announce, lifted, index as u64, scenario.duration);
         faults.push((tokio::task::spawn_local(acting), lift));
     }
-    let keeper = tokio::task::spawn_local(keep_blobs(clock.clone(), Rc::clone(&kms), scenario.duration));
+    let keeper = tokio::task::spawn_local(keep_blobs(
+        clock.clone(),
+        Rc::clone(&kms),
+        kept_operation(scenario),
+        scenario.duration,
+    ));
 
     for step in 1..=100_u32 {
         clock.sleep_until(scenario.duration * step / 100).await;
@@ -324,6 +331,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     hsm_links.iter().flat_map(|links| links.links()).for_each(Link::lose_nothing);
     let kept = keeper.await.map_err(|error| error.to_string())?;
     if !stage.key_destroyed.get() {
+        check_resumes(&clock, &kms, &violations).await;
         check_still_decryptable(&clock, &kms, kept, &violations).await;
     }
     drop(health_poll);
@@ -344,4 +352,25 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         .map(|(handle, figures)| handle.narrative(&figures.stats))
         .collect();
     Ok(Remains { finished, narratives, violations })
+}
+
+/// What no event may show: both secret access keys, and the plaintext that the intruder has encrypted.
+fn secrets() -> Vec<(&'static str, String)> {
+    let marked = MARKED_PLAINTEXT.to_owned();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(&marked);
+    // Without its end, which depends on what follows in a longer text.
+    let encoded = encoded.trim_end_matches('=').chars().rev().skip(1).collect::<Vec<_>>();
+    vec![
+        ("the secret access key", SECRET.to_owned()),
+        ("the next secret access key", stage::NEXT_CREDENTIAL.1.to_owned()),
+        ("a plaintext", marked),
+        ("a plaintext in Base64", encoded.into_iter().rev().collect()),
+    ]
+}
+
+/// How the keeper encrypts; see [`keep_blobs`].
+fn kept_operation(scenario: &Scenario) -> KmsOperation {
+    let flips =
+        |fault: &Fault| matches!(&fault.kind, FaultKind::Hsm { fault: HsmFault::BitFlips { .. }, .. });
+    if scenario.faults.iter().any(flips) { KmsOperation::GenerateDataKey } else { KmsOperation::Encrypt }
 }

@@ -3,7 +3,8 @@
 
 use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 use scenarios::clock;
-use scenarios::invariants::{AuditWatch, X3, X4, X6, X7, check_hsm_limits};
+use scenarios::intruder::MARKED_PLAINTEXT;
+use scenarios::invariants::{AuditWatch, X3, X4, X6, X7, X11, check_hsm_limits};
 use scenarios::kms::LocalFuture;
 use scenarios::kms::client::{Dial, Io};
 use scenarios::kms::violations::{Invariant, Violations};
@@ -41,6 +42,10 @@ enum Lie {
     Undecryptable,
     /// Fails one encrypt in a hundred and says the secret access key in the reason.
     Secret,
+    /// Has died by its hundredth encrypt and never comes back.
+    Dead,
+    /// Fails one encrypt in a hundred and says the plaintext in the reason.
+    Tells,
     /// Fails every second decrypt, as an overloaded device may at any time.
     Flaky,
 }
@@ -73,6 +78,13 @@ impl Hsm for Liar {
             let mut sealed = self.inner.encrypt(key, aad, plaintext, deadline).await?;
             if self.lie == Lie::Undecryptable {
                 sealed.tag[0] ^= 1;
+            }
+            if self.lie == Lie::Dead && self.calls.fetch_add(1, Ordering::Relaxed) > 100 {
+                return Err(HsmError::new(HsmErrorKind::Failed, "out of order"));
+            }
+            if self.lie == Lie::Tells && plaintext.expose() == MARKED_PLAINTEXT.as_bytes() {
+                let plaintext = String::from_utf8_lossy(plaintext.expose()).into_owned();
+                return Err(HsmError::new(HsmErrorKind::Failed, format!("cannot encrypt {plaintext}")));
             }
             if self.lies_now(Lie::Secret) {
                 return Err(HsmError::new(HsmErrorKind::Failed, format!("bad login for {SECRET}")));
@@ -183,6 +195,17 @@ fn the_secret_access_key_in_an_event_is_seen() {
     assert_eq!(broken_by(CALM, lying(Lie::Secret)), ["no-secret-in-events"]);
 }
 
+#[test]
+fn a_plaintext_in_an_event_is_seen() {
+    let longer = CALM.replace("duration_s = 20", "duration_s = 70");
+    assert_eq!(broken_by(&longer, lying(Lie::Tells)), ["no-secret-in-events"]);
+}
+
+#[test]
+fn an_hsm_that_never_comes_back_is_seen() {
+    assert_eq!(broken_by(CALM, lying(Lie::Dead)), ["service-resumes"]);
+}
+
 /// Changes the proxy's answers on their way to KMS.
 struct Tampering {
     inner: Rc<dyn Dial>,
@@ -273,6 +296,27 @@ fn an_intruder_who_is_served_is_seen() {
 }
 
 #[test]
+fn a_caller_of_another_account_who_is_served_is_seen() {
+    let plain_http =
+        format!("{CALM}[topology]\ntls = \"off\"\n").replace("duration_s = 20", "duration_s = 60");
+    // On the wire, for the proxy itself refuses: only the unauthorised caller ever gets a 403.
+    let served = tampering(|bytes| {
+        let refusal = b"HTTP/1.1 403 ";
+        if bytes.starts_with(refusal) {
+            bytes[..refusal.len()].copy_from_slice(b"HTTP/1.1 200 ");
+        }
+    });
+    assert_eq!(broken_by(&plain_http, served), ["authorised-only"]);
+    let stranger =
+        AuditEvent { principal_arn: Some("arn:aws:iam::444455556666:user/MaryMajor".into()), ..signed() };
+    assert!(watched(X11, &[signed(), stranger.clone()]).unwrap().contains("MaryMajor reached the HSM"));
+    // Refused before the HSM: that is as it should be.
+    let mut refused = AuditEvent { error_name: Some(ErrorName::AccessDeniedException), ..stranger };
+    refused.stations.hsm = Duration::ZERO;
+    assert_eq!(watched(X11, &[refused]), None);
+}
+
+#[test]
 fn an_error_with_the_status_of_another_is_seen() {
     let failing = format!(
         "{CALM}[topology]\ntls = \"off\"\n[[fault]]\nkind = \"hsm-error\"\nrate = 0.5\nfrom_s = 5\nto_s = 6\n"
@@ -343,7 +387,11 @@ fn two_devices_that_make_the_same_ivs_under_one_key_are_seen() {
 fn watched(invariant: Invariant, events: &[AuditEvent]) -> Option<String> {
     let violations = Violations::default();
     clock::run([0; 32], |clock| async {
-        let watch = AuditWatch::new(clock, Duration::from_millis(150), SECRET.into());
+        let watch = AuditWatch::new(
+            clock,
+            Duration::from_millis(150),
+            vec![("the secret access key", SECRET.into())],
+        );
         events.iter().for_each(|event| watch.audit(event));
         watch.report(&violations);
     })

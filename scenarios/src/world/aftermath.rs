@@ -1,7 +1,7 @@
 //! X9: what was encrypted during the run is decrypted at its end, once every fault is over.
 
 use crate::clock::Clock;
-use crate::invariants::X9;
+use crate::invariants::{X9, X10};
 use crate::kms::model::KmsModel;
 use crate::kms::violations::Violations;
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsOperation};
@@ -18,11 +18,13 @@ const KEEPER: Caller = Caller {
     via_service: None,
 };
 
-/// Makes a data key now and then, so that X9 has something from every phase of the run to look at. A data key, because
-/// KMS asks for the integrity value then (MA-6), without which nothing in the protocol notices an HSM that flips bits.
+/// Encrypts something now and then, so that X9 has something from every phase of the run to look at. `operation` is
+/// GenerateDataKey where HSMs flip bits, for which KMS asks for the integrity value (MA-6): without that nothing in the
+/// protocol notices, and what Encrypt made is lost.
 pub(super) async fn keep_blobs(
     clock: Clock,
     kms: Rc<KmsModel>,
+    operation: KmsOperation,
     duration: Duration,
 ) -> Vec<(Duration, CiphertextBlob)> {
     let interval = (duration / u32::try_from(KEPT_BLOBS_MAX).unwrap_or(u32::MAX)).max(Duration::from_secs(1));
@@ -30,7 +32,7 @@ pub(super) async fn keep_blobs(
     let mut next = interval / 2;
     while next < duration {
         clock.sleep_until(next).await;
-        if let Ok(blob) = kms.encrypt(KmsOperation::GenerateDataKey, &KEEPER).await {
+        if let Ok(blob) = kms.encrypt(operation, &KEEPER).await {
             kept.push((next, blob));
         }
         next = (next + interval).max(clock.now());
@@ -71,3 +73,24 @@ pub(super) async fn check_still_decryptable(
 
 /// Rows 3, 4 and 17 of the failure table: the proxy or KMS's inner layer refuses the data, or the answer makes no sense.
 const REFUSED_DATA_ROWS: [u8; 3] = [3, 4, 17];
+
+/// Attempts of the check of X10, one a second.
+const RESUME_TRIES_MAX: u32 = 30;
+
+/// X10. Every fault has been over for two minutes.
+pub(super) async fn check_resumes(clock: &Clock, kms: &KmsModel, violations: &Violations) {
+    let mut last = None;
+    for _ in 0..RESUME_TRIES_MAX {
+        let served = async {
+            let blob = kms.encrypt(KmsOperation::GenerateDataKey, &KEEPER).await?;
+            kms.decrypt(&blob, &KEEPER).await
+        };
+        match served.await {
+            Ok(()) => return violations.check(X10, clock.now(), None),
+            Err(failure) => last = Some(failure),
+        }
+        clock.sleep(Duration::from_secs(1)).await;
+    }
+    let why = last.map_or_else(String::new, |failure| failure.message.into_owned());
+    violations.check(X10, clock.now(), Some(format!("KMS still gets no key: {why}")));
+}

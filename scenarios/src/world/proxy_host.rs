@@ -2,6 +2,7 @@
 
 use crate::environment::SimulatedEnv;
 use crate::hsm_link::HsmDoors;
+use crate::invariants::ADMITTED_PRINCIPALS;
 use crate::net::tcp::Network;
 use crate::processor::{BusyListener, Processor};
 use std::cell::{Cell, RefCell};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use xks_proxy::app::{App, KeyStore, Limits, Settings};
+use xks_proxy::authorise::{Pattern, Rule};
 use xks_proxy::events::Subscriber;
 use xks_proxy::hsm::Hsm;
 use xks_proxy::hsm::group::{GroupSettings, HsmGroup, Member};
@@ -88,6 +90,11 @@ impl ProxyHost {
         let prefix = UriPrefix::parse(super::PREFIX).map_err(|error| error.to_string())?;
         let mut store = KeyStore::new("example", prefix, credentials, hsm);
         store.region = Some(super::REGION.into());
+        store.access.rules = vec![Rule {
+            name: "example-account".into(),
+            principal_arns: vec![Pattern::new(format!("{ADMITTED_PRINCIPALS}*"))],
+            ..Rule::default()
+        }];
         Ok(store)
     }
 

@@ -6,8 +6,8 @@ use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultKind, HsmFault, LinkChange, RAMP_STEPS, Way};
 use crate::hsm_link::HsmLinks;
-use crate::kms::model::KmsModel;
 use crate::kms::key::PENDING_WINDOW_DAYS;
+use crate::kms::model::KmsModel;
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsFailure, KmsOperation};
 use crate::net::link::Link;
 use crate::simulated_tls::{Serving, SimulatedTls};
@@ -75,7 +75,8 @@ pub(super) enum Begun {
 }
 
 /// The credential that a rotation changes to.
-const NEXT_CREDENTIAL: KeyPair = ("AKIAI44QH7DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEYEXAMPLE0");
+pub(super) const NEXT_CREDENTIAL: KeyPair =
+    ("AKIAI44QH7DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEYEXAMPLE0");
 const FIRST_CREDENTIAL: KeyPair = (ACCESS_KEY_ID, SECRET);
 /// How long a host waits before it asks again for the key of its own volume.
 const VOLUME_RETRY: Duration = Duration::from_secs(30);
@@ -96,7 +97,7 @@ const VOLUMES: Caller = Caller {
 /// Another workload under the same key store.
 const NEIGHBOUR: Caller = Caller {
     service: usize::MAX,
-    principal_arn: "arn:aws:iam::444455556666:role/nightly-batch",
+    principal_arn: "arn:aws:iam::111122223333:role/nightly-batch",
     via_service: None,
 };
 
