@@ -10,6 +10,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::intruder::{Target, intrude};
 use crate::invariants::{AuditWatch, X8, X9, check_hsm_limits};
 use crate::kms::client::Dial;
+use crate::kms::cloudwatch::CloudWatch;
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
 use crate::kms::violations::Violations;
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsOperation};
@@ -94,6 +95,8 @@ pub struct Remains {
     pub narratives: Vec<Narrative>,
     /// The invariants.
     pub violations: Rc<Violations>,
+    /// What CloudWatch showed of the key store when the figures were closed.
+    pub cloudwatch: CloudWatch,
 }
 
 /// Runs the scenario from the first second to the last answer.
@@ -272,6 +275,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     // Whatever is still open after that is open for ever; its requests are counted as never answered.
     let _ = tokio::time::timeout(AFTERMATH_MAX, answered).await;
     let finished = recording.finish(scenario.kms.patience());
+    let cloudwatch = kms.cloudwatch();
 
     // X9: the figures are closed; now every fault is over, and everything gets time to heal.
     for (task, lift) in faults {
@@ -299,7 +303,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         .zip(&finished.services)
         .map(|(handle, figures)| handle.narrative(&figures.stats))
         .collect();
-    Ok(Remains { finished, narratives, violations })
+    Ok(Remains { finished, narratives, violations, cloudwatch })
 }
 
 /// Not one of the scenario's services: its calls are in no figure.
