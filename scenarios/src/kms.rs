@@ -15,8 +15,10 @@
 //! | what the caller sees | [`exception`], [`failure`], [`reliability`] |
 //!
 //! What the owner of the key store watches meanwhile is in [`cloudwatch`] and [`alarms`].
-//! What the owner does beside such calls (connect, disconnect, a new credential, keys) is in [`lifecycle`].
+//! What the owner does beside such calls (connect, disconnect, a new credential, keys) is in [`lifecycle`],
+//! and in [`account`] for several key stores at once.
 
+pub mod account;
 pub mod alarms;
 pub mod answers;
 pub mod client;
@@ -28,6 +30,7 @@ pub mod inner;
 pub mod key;
 pub mod lifecycle;
 pub mod model;
+mod parameters;
 pub mod quota;
 pub mod reliability;
 pub mod requests;

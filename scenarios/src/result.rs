@@ -38,6 +38,10 @@ pub struct RunResult {
     pub services: Vec<ServiceResult>,
     /// The proxy calls as KMS saw them.
     pub xks: XksResult,
+    /// What the owner of the key store saw of it in the KMS console, beside the true figures.
+    pub console: ConsoleResult,
+    /// AWS's alarms on the key store, whether they rang or not.
+    pub alarms: Vec<AlarmResult>,
     /// Every invariant, held or not.
     pub invariants: Vec<Check>,
     /// Every expectation of the scenario, met or not.
@@ -157,6 +161,70 @@ pub struct XksResult {
     pub p99_ms: Vec<Option<f64>>,
     /// Calls per bucket.
     pub per_bucket: Vec<u64>,
+}
+
+/// The key store as CloudWatch and the KMS console show it: averages, and latency cut off at KMS's patience.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConsoleResult {
+    /// Requests to the proxy.
+    pub requests: u64,
+    /// Share of them that ended in success or a non-retryable error; 1 without a request.
+    pub reliability: f64,
+    /// Average latency; `None` without a request.
+    pub average_latency_ms: Option<f64>,
+    /// The highest average over five minutes of any cryptographic operation, in which a slow hundredth drowns.
+    pub worst_average_latency_ms: Option<f64>,
+    /// KMS requests turned away by the quota of the key store.
+    pub throttled: u64,
+    /// The five most frequent exceptions of the proxy.
+    pub top_exceptions: Vec<(String, u64)>,
+    /// Days until the proxy's certificate expires, at the end of the run; `None` when it has none.
+    pub certificate_days: Option<f64>,
+    /// Age of the credential at the end of the run, in days.
+    pub credential_age_days: f64,
+    /// Width of the periods of the three series.
+    pub period_ms: u64,
+    /// Requests per period.
+    pub requests_per_period: Vec<u64>,
+    /// Average latency per period.
+    pub average_latency_ms_per_period: Vec<Option<f64>>,
+    /// Reliability per period.
+    pub reliability_per_period: Vec<f64>,
+}
+
+/// An alarm, and when it rang. It is evaluated at the end of each of its periods; the time that CloudWatch takes to
+/// deliver a metric comes on top.
+#[derive(Clone, Debug, Serialize)]
+pub struct AlarmResult {
+    /// Its name: `retryable-errors`.
+    pub name: String,
+    /// The metric, with what it is filtered by.
+    pub metric: String,
+    /// When it rings, in words: `Sum above 5 in 1 min`.
+    pub condition: String,
+    /// The threshold, in the metric's unit.
+    pub threshold: f64,
+    /// Whether AWS's documents give such a threshold, or only suggest an alarm on the metric.
+    pub recommended: bool,
+    /// When it first rang; `None` if never.
+    pub rang_at_ms: Option<u64>,
+    /// How long after the first fault's beginning it first began to ring; `None` if it never did after that.
+    pub rang_after_fault_ms: Option<u64>,
+    /// How long it rang, all in all, until the end of the run.
+    pub rang_for_ms: u64,
+    /// When it rang, in order; the first fifty.
+    pub rang: Vec<RangSpan>,
+    /// How often it rang beyond those.
+    pub rang_more: u64,
+}
+
+/// A time in which an alarm rang.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RangSpan {
+    /// From.
+    pub from_ms: u64,
+    /// To; `None` when it still rang at the end of the run.
+    pub to_ms: Option<u64>,
 }
 
 /// Latency percentiles in milliseconds; zero without a call.

@@ -5,8 +5,11 @@
 
 use crate::clock;
 use crate::invariants;
+use crate::kms::cloudwatch::CloudWatch;
 use crate::recording::{Phase, ServiceFigures};
-use crate::result::{Check, FaultBand, PhaseResult, RunResult, ServiceResult};
+use crate::result::{
+    AlarmResult, Check, ConsoleResult, FaultBand, PhaseResult, RangSpan, RunResult, ServiceResult,
+};
 use crate::scenario::{Expectation, Scenario};
 use crate::streams::Streams;
 use crate::world::{self, Options, Remains};
@@ -56,7 +59,7 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remains) -> Ran {
-    let Remains { finished, narratives, violations } = remains;
+    let Remains { finished, narratives, violations, cloudwatch } = remains;
     let span = scenario.fault_span();
     let services: Vec<ServiceResult> = scenario
         .services
@@ -122,6 +125,8 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
             .collect(),
         services,
         xks: finished.xks.clone(),
+        console: console(&cloudwatch, scenario.duration),
+        alarms: alarms(&cloudwatch, span.map(|(begins, _)| begins), scenario.duration),
         invariants: invariants::checks(&violations),
         expectations: Vec::new(),
         assumptions,
@@ -141,6 +146,61 @@ fn amplification(figures: &ServiceFigures) -> Option<f64> {
     let [before, _, after] = figures.phases;
     let (before, after) = (before.calls_per_request(), after.calls_per_request());
     (before > 0.0 && after > 0.0).then(|| after / before)
+}
+
+/// Exceptions that the console's graph shows.
+const TOP_EXCEPTIONS: usize = 5;
+
+fn console(cloudwatch: &CloudWatch, end: Duration) -> ConsoleResult {
+    let total = cloudwatch.total();
+    let (points, width) = cloudwatch.series();
+    let top = cloudwatch.top_exceptions(TOP_EXCEPTIONS);
+    ConsoleResult {
+        requests: total.latency.samples,
+        reliability: total.reliability(),
+        average_latency_ms: total.latency.average_ms(),
+        worst_average_latency_ms: cloudwatch.worst_average_ms(),
+        throttled: total.throttled,
+        top_exceptions: top.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        certificate_days: cloudwatch.certificate_days(end),
+        credential_age_days: cloudwatch.credential_age_days(end),
+        period_ms: milliseconds(width),
+        requests_per_period: points.iter().map(|point| point.latency.samples).collect(),
+        average_latency_ms_per_period: points.iter().map(|point| point.latency.average_ms()).collect(),
+        reliability_per_period: points.iter().map(|point| point.reliability()).collect(),
+    }
+}
+
+fn alarms(cloudwatch: &CloudWatch, fault_begins: Option<Duration>, end: Duration) -> Vec<AlarmResult> {
+    let result = |alarm: &crate::kms::alarms::Alarm| {
+        let after = |begins: Duration| {
+            let first = alarm.spans.iter().find(|(from, _)| *from >= begins)?;
+            Some(milliseconds(first.0 - begins))
+        };
+        let side = if alarm.below { "below" } else { "above" };
+        let minutes = alarm.period.as_secs() / 60;
+        AlarmResult {
+            name: alarm.title.to_owned(),
+            metric: alarm.metric.to_owned(),
+            condition: format!("{} {side} {} in {minutes} min", alarm.statistic, alarm.threshold),
+            threshold: alarm.threshold,
+            recommended: alarm.recommended,
+            rang_at_ms: alarm.spans.first().map(|(from, _)| milliseconds(*from)),
+            rang_after_fault_ms: fault_begins.and_then(after),
+            rang_for_ms: alarm
+                .spans
+                .iter()
+                .map(|(from, to)| milliseconds(to.unwrap_or(end).saturating_sub(*from)))
+                .sum(),
+            rang: alarm
+                .spans
+                .iter()
+                .map(|(from, to)| RangSpan { from_ms: milliseconds(*from), to_ms: to.map(milliseconds) })
+                .collect(),
+            rang_more: alarm.spans_more,
+        }
+    };
+    cloudwatch.alarms().iter().map(result).collect()
 }
 
 /// One `Check` for each bound of the expectation.

@@ -16,6 +16,7 @@ use crate::hsm_link::{HsmDoors, HsmLinks};
 use crate::intruder::{MARKED_PLAINTEXT, Target, intrude};
 use crate::invariants::{AuditWatch, X8, check_hsm_limits};
 use crate::kms::client::Dial;
+use crate::kms::cloudwatch::CloudWatch;
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
 use crate::kms::violations::Violations;
 use crate::kms::{KmsApi, KmsOperation};
@@ -102,6 +103,8 @@ pub struct Remains {
     pub narratives: Vec<Narrative>,
     /// The invariants.
     pub violations: Rc<Violations>,
+    /// What CloudWatch showed of the key store when the figures were closed.
+    pub cloudwatch: CloudWatch,
 }
 
 /// Runs the scenario from the first second to the last answer.
@@ -319,6 +322,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     // Whatever is still open after that is open for ever; its requests are counted as never answered.
     let _ = tokio::time::timeout(AFTERMATH_MAX, answered).await;
     let finished = recording.finish(scenario.kms.patience());
+    let cloudwatch = kms.cloudwatch();
 
     // X9: the figures are closed; now every fault is over, and everything gets time to heal.
     for (task, lift) in faults {
@@ -351,7 +355,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         .zip(&finished.services)
         .map(|(handle, figures)| handle.narrative(&figures.stats))
         .collect();
-    Ok(Remains { finished, narratives, violations })
+    Ok(Remains { finished, narratives, violations, cloudwatch })
 }
 
 /// What no event may show: both secret access keys, and the plaintext that the intruder has encrypted.

@@ -54,6 +54,8 @@ exceptions! {
     AlreadyExists = "AlreadyExistsException",
     /// The alias name is reserved or of the wrong form.
     InvalidAliasName = "InvalidAliasNameException",
+    /// The marker is none that was given out.
+    InvalidMarker = "InvalidMarkerException",
     /// There is no such custom key store.
     CustomKeyStoreNotFound = "CustomKeyStoreNotFoundException",
     /// The custom key store holds KMS keys.

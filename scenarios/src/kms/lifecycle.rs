@@ -1,7 +1,8 @@
 //! What the owner of a key store does to it while it lives: connect, disconnect, a new credential, keys and their
 //! states. Each is also a fault that befalls a running world.
 //!
-//! Place on the map: the part of [`model`](super::model) that is not a cryptographic call. Facts are those of kms-behaviour 3, 4, 5.
+//! Place on the map: the part of [`model`](super::model) that is not a cryptographic call. [`account`](super::account)
+//! adds what concerns several key stores, parameters and management rates. Facts are those of kms-behaviour 3, 4, 5.
 
 use super::failure::Cause;
 use super::key::{KeyOperation, KeyState, KmsKey};
@@ -122,8 +123,8 @@ impl Connection {
 pub struct ProxyUpdate {
     /// `AccessKeyId` and `RawSecretAccessKey`, always both.
     pub credential: Option<(String, Secret)>,
-    /// `XksProxyUriPath` without its end `/kms/xks/v1`.
-    pub uri_prefix: Option<String>,
+    /// `XksProxyUriPath`, such as `/example/kms/xks/v1`.
+    pub uri_path: Option<String>,
 }
 
 impl KmsModel {
@@ -200,6 +201,12 @@ impl KmsModel {
         Ok(())
     }
 
+    /// Connects or disconnects the key store at once, whatever its state and without the time that either takes: for a
+    /// time line that counts from the finished change.
+    pub fn set_connected(&self, connected: bool) {
+        self.settle(if connected { ConnectionState::Connected } else { ConnectionState::Disconnected });
+    }
+
     /// From now on every connect ends with this code, whatever the proxy says: a VPC endpoint service that is not
     /// there or not as it must be, or a fault of KMS's own. `None`: no more.
     pub fn set_connect_fault(&self, fault: Option<ConnectionErrorCode>) {
@@ -215,9 +222,15 @@ impl KmsModel {
     pub async fn update_credential(&self, access_key_id: &str, secret: Secret) -> Result<(), KmsFailure> {
         self.update_proxy(ProxyUpdate {
             credential: Some((access_key_id.to_owned(), secret)),
-            uri_prefix: None,
+            uri_path: None,
         })
         .await
+    }
+
+    /// The same without asking the proxy first: what an owner has who did that at another time. Takes
+    /// `credential_spread_s` as well.
+    pub fn set_credential(&self, access_key_id: &str, secret: Secret) {
+        self.take_signer(Rc::new(Signer::new(access_key_id, secret, &self.region)));
     }
 
     /// UpdateCustomKeyStore of what may change in any connection state.
@@ -225,24 +238,45 @@ impl KmsModel {
     /// # Errors
     /// The column C/U of the failure table; nothing has changed then.
     pub async fn update_proxy(&self, update: ProxyUpdate) -> Result<(), KmsFailure> {
-        let mut line: Line = self.line(self.host());
-        line.signer = Rc::clone(self.signer.borrow().current());
+        let mut line = self.newest_line();
         if let Some((access_key_id, secret)) = update.credential.as_ref() {
             line.signer = Rc::new(Signer::new(access_key_id, secret.clone(), &self.region));
         }
-        if let Some(uri_prefix) = update.uri_prefix.clone() {
+        if let Some(uri_path) = update.uri_path.clone() {
             line.target = Rc::new(Target {
                 endpoint_host: line.target.endpoint_host.clone(),
-                uri_prefix,
+                uri_path,
                 client: Rc::clone(&line.target.client),
             });
         }
         self.try_line(&line, "UpdateCustomKeyStore").await?;
-        if update.credential.is_some() {
+        self.take_line(line, update.credential.is_some());
+        Ok(())
+    }
+
+    /// A line with the credential that was given last, whatever the drawn host has heard of it.
+    pub(super) fn newest_line(&self) -> Line {
+        let mut line = self.line(self.host());
+        line.signer = Rc::clone(self.signer.borrow().current());
+        line
+    }
+
+    /// What UpdateCustomKeyStore has tried out is the key store's own now.
+    pub(super) fn take_line(&self, line: Line, new_credential: bool) {
+        if new_credential {
             self.take_signer(line.signer);
         }
         *self.target.borrow_mut() = line.target;
-        Ok(())
+    }
+
+    /// The path of a key store that nobody has called yet.
+    pub(super) fn set_uri_path(&self, uri_path: &str) {
+        let mut target = self.target.borrow_mut();
+        *target = Rc::new(Target {
+            endpoint_host: target.endpoint_host.clone(),
+            uri_path: uri_path.to_owned(),
+            client: Rc::clone(&target.client),
+        });
     }
 
     /// Whether a proxy with these values would do, in the words of Create- and UpdateCustomKeyStore.
@@ -255,7 +289,7 @@ impl KmsModel {
     }
 
     /// A credential that has been accepted.
-    pub(super) fn take_signer(&self, signer: Rc<Signer>) {
+    fn take_signer(&self, signer: Rc<Signer>) {
         let spread = Duration::from_secs(self.settings.credential_spread_s);
         self.signer.borrow_mut().set(signer, self.recorder.now(), spread);
         self.cloudwatch.borrow_mut().note_credential(self.recorder.now());

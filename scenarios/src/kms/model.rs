@@ -142,8 +142,8 @@ pub struct KmsModel {
 pub(super) struct Target {
     /// Goes into the `host` header.
     pub(super) endpoint_host: String,
-    /// `XksProxyUriPath` without its end `/kms/xks/v1`.
-    pub(super) uri_prefix: String,
+    /// `XksProxyUriPath`, whole.
+    pub(super) uri_path: String,
     pub(super) client: Rc<XksClient>,
 }
 
@@ -216,7 +216,7 @@ impl KmsModel {
         let signer = Signer::new(&store.access_key_id, store.secret, &store.region);
         let target = Target {
             endpoint_host: store.endpoint_host,
-            uri_prefix: store.uri_prefix,
+            uri_path: [&store.uri_prefix, API_ROOT].concat(),
             client: Rc::new(XksClient::new(doors.dial, doors.tls, client_limits(&settings))),
         };
         let begins = doors.clock.wall(0, Duration::ZERO);
@@ -377,10 +377,10 @@ impl KmsModel {
         operation: KmsOperation,
         caller: &Caller,
     ) -> Result<CiphertextBlob, KmsFailure> {
-        let key = caller.service % self.keys.borrow().len().max(1);
-        let host = self.host();
-        self.admit(host, &*self.key(key)?, operation)?;
-        self.seal(host, key, operation, caller).await
+        let number = caller.service % self.keys.borrow().len().max(1);
+        let (host, key) = (self.host(), self.key(number)?);
+        self.admit(host, &key, operation)?;
+        self.seal(host, number, operation, caller).await
     }
 
     /// Both layers of encryption, under key number `key`, for a call that has been admitted.
@@ -539,7 +539,8 @@ impl KmsModel {
     /// # Errors
     /// Always: `DryRunOperationException` when it would have come as far as the proxy, otherwise what stopped it.
     pub fn dry_run(&self, operation: KmsOperation, key: usize) -> Result<(), KmsFailure> {
-        self.admit(self.host(), &*self.key(key)?, operation)?;
+        let key = self.key(key)?;
+        self.admit(self.host(), &key, operation)?;
         Err(KmsFailure::new(
             KmsException::DryRunOperation,
             "The request would have succeeded, but the DryRun option is set.",
@@ -679,7 +680,7 @@ impl KmsModel {
         };
         let body = ask.body(&metadata, &mut variation);
 
-        let mut path = [&line.target.uri_prefix, API_ROOT].concat();
+        let mut path = line.target.uri_path.clone();
         if let Some(key) = purpose.external_key_id {
             path.extend(["/keys/", key]);
         }

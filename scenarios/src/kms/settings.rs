@@ -176,6 +176,12 @@ impl KmsSettings {
                 self.health_poll_s
             ));
         }
+        if self.quota_per_s > 0 {
+            assumptions.push(format!(
+                "MA-18: the key store's quota of {} requests per second is a bucket that holds one second's worth",
+                self.quota_per_s
+            ));
+        }
         if self.fail_fast {
             assumptions.push(
                 "MA-20: KMS asks the proxy nothing while its last health check found every key manager unavailable"

@@ -43,6 +43,7 @@ pub fn html(result: &RunResult) -> String {
                     (services(result))
                     (exceptions(result))
                     (latencies(result))
+                    (alarms(result))
                     (checks(result))
                     (reproduce(result))
                 }
@@ -499,6 +500,44 @@ fn percentiles(name: &str, percentiles: &Percentiles, patience_ms: u64) -> Marku
             th scope="row" { (name) }
             @for value in values(percentiles) {
                 td.n { span.bad[value >= patience_ms as f64] { (latency(value)) } }
+            }
+        }
+    }
+}
+
+fn alarms(result: &RunResult) -> Markup {
+    html! {
+        section aria-labelledby="alarms" {
+            h2 #alarms { "Alarms" }
+            @if let Some(text) = story::console(&result.console) { p { (text) "." } }
+            @if result.alarms.is_empty() {
+                p { "No alarm was set." }
+            } @else {
+                table.checks {
+                    caption { "AWS's alarms on the key store, evaluated at the end of each period" }
+                    thead {
+                        tr {
+                            th scope="col" { "Outcome" }
+                            th scope="col" { "Alarm" }
+                            th scope="col" { "Rings when" }
+                        }
+                    }
+                    tbody {
+                        @for alarm in &result.alarms {
+                            @let rang = story::rang(alarm);
+                            tr.broken[rang.is_some()] {
+                                td.outcome {
+                                    @if rang.is_some() { span.no { "rang" } } @else { span.idle { "silent" } }
+                                }
+                                th scope="row" {
+                                    (alarm.name)
+                                    @if let Some(rang) = &rang { span.message { (rang) } }
+                                }
+                                td { (alarm.metric) ": " (alarm.condition) }
+                            }
+                        }
+                    }
+                }
             }
         }
     }

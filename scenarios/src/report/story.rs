@@ -3,8 +3,8 @@
 //! Place on the map: between [`RunResult`] and the renderers of [`report`](crate::report). It adds no facts,
 //! it only words them, so that the terminal and the page say the same.
 
-use super::human::{count, counted, duration, list, moment, share};
-use crate::result::{Check, ErrorCount, FaultBand, RunResult, ServiceResult};
+use super::human::{count, counted, duration, latency, list, moment, share};
+use crate::result::{AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, RunResult, ServiceResult};
 use std::collections::BTreeMap;
 
 /// Names in one sentence before it says `and 4 more`: the table below it has the rest.
@@ -356,6 +356,34 @@ pub(super) fn checks(all: &[Check], noun: &str, held: &str, not_held: &str) -> S
         0 => outcome,
         _ => format!("{outcome}; {} had nothing to check in this run", count(idle)),
     }
+}
+
+/// When an alarm rang: `rang 61 s after the first fault began, for 4 min`; `None` if it never did.
+pub(super) fn rang(alarm: &AlarmResult) -> Option<String> {
+    let at = alarm.rang_at_ms?;
+    let when = match alarm.rang_after_fault_ms {
+        Some(after) => format!("{} after the first fault began", duration(after)),
+        None => format!("at {}", moment(at)),
+    };
+    let still = alarm.rang.last().is_some_and(|span| span.to_ms.is_none());
+    let times = alarm.rang.len() as u64 + alarm.rang_more;
+    let often = if times > 1 { format!(", {} times", count(times)) } else { String::new() };
+    let end = if still { ", and still at the end" } else { "" };
+    Some(format!("rang {when}, for {}{often}{end}", duration(alarm.rang_for_ms)))
+}
+
+/// What the console shows of the proxy, in one sentence; `None` when it was never asked.
+pub(super) fn console(console: &ConsoleResult) -> Option<String> {
+    let average = console.average_latency_ms?;
+    let mut text = format!(
+        "The KMS console shows an average latency of {} and a reliability of {}",
+        latency(average),
+        share((console.reliability * console.requests as f64).round() as u64, console.requests)
+    );
+    if let Some(worst) = console.worst_average_latency_ms {
+        text.push_str(&format!("; its slowest five minutes averaged {}", latency(worst)));
+    }
+    Some(text)
 }
 
 /// What a service's users saw, each text once, most frequent first: one visible error can stand for several

@@ -33,6 +33,7 @@ pub fn terminal(result: &RunResult, style: Style) -> String {
     aftermath(&mut screen, result);
     exceptions(&mut screen, result);
     proxy_latency(&mut screen, result);
+    alarms(&mut screen, result);
     checks(&mut screen, result);
     screen.out
 }
@@ -484,6 +485,24 @@ fn proxy_latency(screen: &mut Screen, result: &RunResult) {
     );
     for (words, times) in &xks.outcomes {
         screen.wrapped(&format!("  {:>10}  ", count(*times)), Ink::Dim, words);
+    }
+}
+
+fn alarms(screen: &mut Screen, result: &RunResult) {
+    screen.heading("Alarms that AWS recommends or suggests, evaluated at the end of each period");
+    let widest = result.alarms.iter().map(|alarm| alarm.name.chars().count()).max().unwrap_or(0);
+    let mut silent = Vec::new();
+    for alarm in &result.alarms {
+        match story::rang(alarm) {
+            Some(text) => screen.wrapped(&format!("  {:<widest$}  ", alarm.name), Ink::Bad, &text),
+            None => silent.push(alarm.name.as_str()),
+        }
+    }
+    if !silent.is_empty() {
+        screen.wrapped("  silent: ", Ink::Plain, &silent.join(", "));
+    }
+    if let Some(text) = story::console(&result.console) {
+        screen.wrapped("  ", Ink::Plain, &format!("{text}."));
     }
 }
 

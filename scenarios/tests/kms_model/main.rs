@@ -2,6 +2,9 @@
 //! proxy core, which shows whether two independent readings of the spec agree.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+mod account;
 mod real_proxy;
+mod rows;
 mod scripted;
+mod states;
 mod support;

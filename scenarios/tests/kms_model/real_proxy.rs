@@ -440,6 +440,13 @@ fn a_credential_rotated_right_costs_nothing_and_rotated_wrong_it_does() {
         );
         assert_eq!(failed[6..], [0; 4], "credential_spread_s = 60");
 
+        // Wrong in the worst way: KMS is given one that the proxy never learns of, and nobody asked.
+        let site = Site::new(many(), false);
+        site.world.kms.set_credential(OTHER_ACCESS_KEY_ID, secret());
+        let failed = failures_per_span(&site).await;
+        assert!(failed[0] < failed[3] && failed[3] < failed[5], "{failed:?}");
+        assert_eq!(failed[6..], [90; 4]);
+
         // Wrong the other way round: KMS asks the proxy first, refuses what it does not know, and goes on as before.
         let site = Site::new(many(), false);
         let failure = site.world.kms.update_credential(OTHER_ACCESS_KEY_ID, secret()).await.unwrap_err();

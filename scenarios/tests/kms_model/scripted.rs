@@ -21,15 +21,15 @@ use xks_proxy::error::ErrorName;
 
 /// One request as the scripted proxy saw it.
 #[derive(Clone, Debug)]
-struct Seen {
-    path: String,
-    head: String,
-    body: Value,
+pub(crate) struct Seen {
+    pub(crate) path: String,
+    pub(crate) head: String,
+    pub(crate) body: Value,
 }
 
 /// What the scripted proxy does with a request.
 #[derive(Clone, Debug)]
-enum Reply {
+pub(crate) enum Reply {
     /// Answers properly.
     Serve,
     /// This status and body.
@@ -55,7 +55,7 @@ enum Reply {
 }
 
 #[derive(Default)]
-struct Proxy {
+pub(crate) struct Proxy {
     reply: RefCell<Option<Reply>>,
     /// Replies to the next requests, last first; then `reply` holds.
     script: RefCell<Vec<Reply>>,
@@ -66,12 +66,22 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn always(&self, reply: Reply) {
+    pub(crate) fn always(&self, reply: Reply) {
         *self.reply.borrow_mut() = Some(reply);
     }
 
-    fn last(&self) -> Seen {
+    pub(crate) fn last(&self) -> Seen {
         self.seen.borrow().last().unwrap().clone()
+    }
+
+    /// Every request so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.borrow().clone()
+    }
+
+    /// How many requests there were.
+    pub(crate) fn heard(&self) -> usize {
+        self.seen.borrow().len()
     }
 
     /// Not AES: a ciphertext that only this proxy can make sense of, and a tag that knows the AAD.
@@ -109,7 +119,7 @@ impl Proxy {
         }
     }
 
-    async fn run<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S) {
+    pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S) {
         let mut bytes = Vec::new();
         loop {
             let head_end = loop {
@@ -189,21 +199,21 @@ fn http(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-fn health(state: &str) -> Value {
+pub(crate) fn health(state: &str) -> Value {
     json!({"xksProxyFleetSize": 1, "xksProxyVendor": "v", "xksProxyModel": "m", "ekmVendor": "e",
         "ekmFleetDetails": [{"id": "hsm", "model": "m", "healthStatus": state}]})
 }
 
-fn error(status: u16, name: &str) -> Reply {
+pub(crate) fn error(status: u16, name: &str) -> Reply {
     Reply::Answer(status, json!({"errorName": name, "errorMessage": "no"}).to_string())
 }
 
 /// One KMS host, so that every call meets the same pool.
-fn one_host() -> KmsSettings {
+pub(crate) fn one_host() -> KmsSettings {
     KmsSettings { hosts: 1, health_poll_s: 0, ..KmsSettings::default() }
 }
 
-fn scripted(settings: KmsSettings) -> (World, Rc<Proxy>) {
+pub(crate) fn scripted(settings: KmsSettings) -> (World, Rc<Proxy>) {
     let proxy = Rc::new(Proxy::default());
     let server = Rc::clone(&proxy);
     let pipes = Pipes::new(move |stream| {
@@ -751,7 +761,7 @@ fn one_seed_gives_one_story() {
     assert_ne!(story(1), story(2));
 }
 
-mod tls {
+pub(crate) mod tls {
     use super::*;
     use rustls::pki_types::{PrivateKeyDer, ServerName};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -761,7 +771,7 @@ mod tls {
     }
 
     /// A KMS that wants TLS with a certificate for `name`, and a proxy that has one for proxy.example.
-    fn over_tls(name: &'static str, plain_server: bool) -> (World, Rc<Proxy>) {
+    pub(crate) fn over_tls(name: &'static str, plain_server: bool) -> (World, Rc<Proxy>) {
         let made = rcgen::generate_simple_self_signed(["proxy.example".to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();

@@ -43,7 +43,7 @@ pub(crate) struct Tape {
 }
 
 impl Tape {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { begin: Instant::now(), events: RefCell::default() }
     }
 

@@ -1,7 +1,8 @@
 //! Finished runs to render: one plausible outage, and the edges of what a run can be.
 
 use scenarios::result::{
-    Check, ErrorCount, FaultBand, Percentiles, PhaseResult, RunResult, ServiceResult, XksResult,
+    AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, Percentiles, PhaseResult, RangSpan, RunResult,
+    ServiceResult, XksResult,
 };
 
 /// How one service lives through the sample outage.
@@ -158,6 +159,8 @@ fn outage(duration_ms: u64, buckets: usize) -> RunResult {
                 .collect(),
             per_bucket,
         },
+        console: console(calls, buckets),
+        alarms: alarms(from_ms, to_ms),
         invariants: [
             ("plaintext-or-error", "A decrypt gives the original plaintext or an error", 41_220),
             ("durable", "A success stays decryptable after the faults", 18_004),
@@ -182,6 +185,50 @@ fn outage(duration_ms: u64, buckets: usize) -> RunResult {
             "MA-D16: DynamoDB refreshes table keys every 300 s".into(),
         ],
     }
+}
+
+fn console(calls: u64, buckets: usize) -> ConsoleResult {
+    ConsoleResult {
+        requests: calls,
+        reliability: 0.61,
+        average_latency_ms: Some(96.4),
+        worst_average_latency_ms: Some(188.2),
+        throttled: 0,
+        top_exceptions: vec![("DependencyTimeoutException".into(), calls / 5)],
+        certificate_days: Some(89.0),
+        credential_age_days: 12.0,
+        period_ms: 60_000,
+        requests_per_period: vec![calls / buckets.max(1) as u64; buckets],
+        average_latency_ms_per_period: vec![Some(96.4); buckets],
+        reliability_per_period: vec![0.61; buckets],
+    }
+}
+
+fn alarms(from_ms: u64, to_ms: u64) -> Vec<AlarmResult> {
+    let silent = AlarmResult {
+        name: "slow-proxy".into(),
+        metric: "XksProxyLatency of a KmsOperation".into(),
+        condition: "Average above 200 in 5 min".into(),
+        threshold: 200.0,
+        recommended: true,
+        rang_at_ms: None,
+        rang_after_fault_ms: None,
+        rang_for_ms: 0,
+        rang: Vec::new(),
+        rang_more: 0,
+    };
+    let rang = AlarmResult {
+        name: "retryable-errors".into(),
+        metric: "XksProxyErrors where ErrorType = Retryable".into(),
+        condition: "Sum above 5 in 1 min".into(),
+        threshold: 5.0,
+        rang_at_ms: Some(from_ms + 61_000),
+        rang_after_fault_ms: Some(61_000),
+        rang_for_ms: to_ms.saturating_sub(from_ms),
+        rang: vec![RangSpan { from_ms: from_ms + 61_000, to_ms: Some(to_ms + 61_000) }],
+        ..silent.clone()
+    };
+    vec![rang, silent]
 }
 
 fn service(
@@ -269,6 +316,7 @@ pub(crate) fn eight_days() -> RunResult {
 /// Nothing goes wrong and nothing is asked of two services.
 pub(crate) fn no_faults() -> RunResult {
     let mut result = outage(90_000, 90);
+    result.alarms.remove(0);
     result.title = "A quiet minute and a half".into();
     result.faults.clear();
     for (index, service) in result.services.iter_mut().enumerate() {
@@ -305,6 +353,9 @@ pub(crate) fn empty() -> RunResult {
     result.invariants.clear();
     result.assumptions.clear();
     result.about.clear();
+    result.alarms.clear();
+    result.console =
+        ConsoleResult { average_latency_ms: None, worst_average_latency_ms: None, ..console(0, 0) };
     result.xks = XksResult {
         calls: 0,
         ok: 0,
