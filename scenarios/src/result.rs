@@ -68,6 +68,8 @@ pub struct ServiceResult {
     pub name: String,
     /// In words: `S3 with Bucket Keys`.
     pub title: String,
+    /// How many callers one simulated caller stands for. The figures below count all of them, but for `kms_calls`.
+    pub represents: u32,
     /// Requests of its users.
     pub requests: u64,
     /// Those that failed.
@@ -100,6 +102,10 @@ pub struct ServiceResult {
     pub kept_working: String,
     /// What outlives the outage (an instance to be started by hand); empty if nothing.
     pub lasting_damage: String,
+    /// What is lost for good, and how much of it.
+    pub lost: Vec<Toll>,
+    /// What waits for a human at the end of the run, and how much of it.
+    pub manual: Vec<Toll>,
     /// Requests that succeeded, per bucket.
     pub ok: Vec<u64>,
     /// Requests that failed, per bucket.
@@ -115,6 +121,17 @@ pub struct PhaseResult {
     pub failures: u64,
     /// KMS calls it made, SDK retries included.
     pub kms_calls: u64,
+}
+
+/// So much of something that an outage has cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct Toll {
+    /// In words, as a plural noun: `messages past their retention`.
+    pub what: String,
+    /// How many.
+    pub count: u64,
+    /// When the first came about.
+    pub first_ms: u64,
 }
 
 /// One kind of failure as a service's users saw it.

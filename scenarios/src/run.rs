@@ -8,9 +8,11 @@ use crate::invariants;
 use crate::kms::cloudwatch::CloudWatch;
 use crate::recording::{Phase, ServiceFigures};
 use crate::result::{
-    AlarmResult, Check, ConsoleResult, FaultBand, PhaseResult, RangSpan, RunResult, ServiceResult,
+    AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, PhaseResult, RangSpan, RunResult, ServiceResult,
+    Toll,
 };
 use crate::scenario::{Expectation, Scenario};
+use crate::services::Counted;
 use crate::streams::Streams;
 use crate::world::{self, Options, Remains};
 use std::fmt::Write;
@@ -58,6 +60,15 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn tolls(counted: &[Counted]) -> Vec<Toll> {
+    let toll = |counted: &Counted| Toll {
+        what: counted.what.to_owned(),
+        count: counted.count,
+        first_ms: milliseconds(counted.first_at),
+    };
+    counted.iter().map(toll).collect()
+}
+
 fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remains) -> Ran {
     let Remains { finished, narratives, violations, cloudwatch } = remains;
     let span = scenario.fault_span();
@@ -70,13 +81,16 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
             let after = |time: Option<Duration>, since: Option<Duration>| {
                 Some(milliseconds(time?.checked_sub(since?)?))
             };
+            let all = |simulated: u64| simulated.saturating_mul(u64::from(settings.represents()));
+            let every = |buckets: &[u64]| buckets.iter().map(|simulated| all(*simulated)).collect();
             ServiceResult {
                 name: settings.name().to_owned(),
                 title: settings.title().to_owned(),
-                requests: figures.requests,
-                failures: figures.failures,
-                from_cache: figures.from_cache,
-                from_held_key: figures.from_held_key,
+                represents: settings.represents(),
+                requests: all(figures.requests),
+                failures: all(figures.failures),
+                from_cache: all(figures.from_cache),
+                from_held_key: all(figures.from_held_key),
                 kms_calls: figures.kms_calls,
                 first_failure_ms: figures.first_failure.map(milliseconds),
                 failed_after_fault_ms: after(figures.first_failure, span.map(|(first, _)| first)),
@@ -85,14 +99,20 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
                     let end = span?.1;
                     (end < scenario.duration).then(|| milliseconds(recovered.saturating_sub(end)))
                 }),
-                before_faults: phase_result(&figures.phases[0]),
-                after_faults: phase_result(&figures.phases[2]),
+                before_faults: phase_result(&figures.phases[0], all),
+                after_faults: phase_result(&figures.phases[2], all),
                 amplification: amplification(figures),
-                errors: figures.error_counts(),
+                errors: figures
+                    .error_counts()
+                    .into_iter()
+                    .map(|error| ErrorCount { count: all(error.count), ..error })
+                    .collect(),
                 kept_working: narrative.kept_working,
                 lasting_damage: narrative.lasting_damage,
-                ok: figures.ok.clone(),
-                failed: figures.failed.clone(),
+                lost: tolls(&narrative.lost),
+                manual: tolls(&narrative.manual),
+                ok: every(&figures.ok),
+                failed: every(&figures.failed),
             }
         })
         .collect();
@@ -137,8 +157,9 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
     Ran { result, events: finished.events, lines: finished.lines }
 }
 
-fn phase_result(phase: &Phase) -> PhaseResult {
-    PhaseResult { requests: phase.requests, failures: phase.failures, kms_calls: phase.calls }
+/// `all` makes of a number of simulated requests the number that they represent.
+fn phase_result(phase: &Phase, all: impl Fn(u64) -> u64) -> PhaseResult {
+    PhaseResult { requests: all(phase.requests), failures: all(phase.failures), kms_calls: phase.calls }
 }
 
 /// KMS calls of each request after the faults, as a multiple of those before.

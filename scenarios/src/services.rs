@@ -9,32 +9,64 @@
 //! Every service draws from its own random stream, and splits it again into arrivals, retry jitter and resources, so
 //! that neither another service nor a slow KMS reshuffles who asks for what and when.
 
+mod backlog;
 mod cache;
+mod cached_keys;
+mod cloudwatch_logs;
+mod dead_letters;
 mod desk;
 mod draws;
 mod dynamodb;
 mod ebs;
 mod ec2_launch;
+mod ecr;
+mod efs;
+mod eks;
+mod encryption_sdk;
+mod hierarchical_keyring;
+mod kinesis;
 mod lambda;
-mod monitor;
 mod objects;
 mod rds;
+mod redshift;
 mod retry;
 mod s3;
 mod s3_bucket_keys;
+mod s3_encryption_client;
+mod s3_express;
+mod secrets_manager;
 mod settings;
+mod sns;
+mod sqs;
+mod ssm;
 mod stats;
+mod watch;
 mod words;
 
-pub use desk::{Damage, TOO_MANY_WAITING};
+pub use cloudwatch_logs::CloudwatchLogs;
+pub use dead_letters::DeadLetterQueue;
+pub use desk::{Aftermath, Counted, DAMAGE_MAX, Damage, TOO_MANY_WAITING};
 pub use dynamodb::DynamoDb;
 pub use ebs::Ebs;
 pub use ec2_launch::Ec2Launch;
+pub use ecr::Ecr;
+pub use efs::Efs;
+pub use eks::Eks;
+pub use encryption_sdk::EncryptionSdk;
+pub use hierarchical_keyring::HierarchicalKeyring;
+pub use kinesis::Kinesis;
 pub use lambda::Lambda;
 pub use rds::{INSTANCE_STOPPED, Rds};
+pub use redshift::Redshift;
 pub use s3::S3;
 pub use s3_bucket_keys::S3BucketKeys;
+pub use s3_encryption_client::S3EncryptionClient;
+pub use s3_express::S3Express;
+pub use secrets_manager::{SecretsClient, SecretsManager};
 pub use settings::SettingsError;
+pub use sns::Sns;
+pub use sqs::Sqs;
+pub use ssm::{Ssm, Tier};
 pub use stats::{ServiceStats, WindowTally};
 
 use crate::kms::{KmsApi, LocalFuture};
@@ -44,30 +76,90 @@ use draws::Draws;
 use rand_chacha::ChaCha20Rng;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
+use settings::Parameters;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Which service a workload models, and its parameters; all of them have defaults. In a scenario file `kind` chooses.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum ServiceSettings {
-    /// `kind = "s3"`: SSE-KMS without Bucket Keys.
-    S3(S3),
-    /// `kind = "s3-bucket-keys"`: SSE-KMS with Bucket Keys.
-    S3BucketKeys(S3BucketKeys),
-    /// `kind = "ebs"`: attached volumes, and attaching more.
-    Ebs(Ebs),
-    /// `kind = "ec2-launch"`: launching instances with encrypted volumes.
-    Ec2Launch(Ec2Launch),
-    /// `kind = "lambda"`: functions with encrypted environment variables.
-    Lambda(Lambda),
-    /// `kind = "dynamodb"`: tables under a customer managed key.
-    #[serde(rename = "dynamodb")]
-    DynamoDb(DynamoDb),
-    /// `kind = "rds"`: encrypted database instances.
-    Rds(Rds),
+/// The kinds of services: each by its word in a scenario file and the structure that holds its parameters.
+macro_rules! kinds {
+    ($($(#[$about:meta])* $kind:literal => $Kind:ident,)*) => {
+        /// Which service a workload models, and its parameters; all of them have defaults. In a scenario file `kind`
+        /// chooses.
+        #[derive(Clone, Debug, PartialEq, Deserialize)]
+        #[serde(tag = "kind")]
+        pub enum ServiceSettings {
+            $($(#[$about])* #[serde(rename = $kind)] $Kind($Kind),)*
+        }
+
+        impl ServiceSettings {
+            /// Every `kind` a scenario file can name.
+            pub const KINDS: [&'static str; [$($kind),*].len()] = [$($kind),*];
+
+            /// Reads the parameters of a `kind` from a table without the key `kind`. Deriving `kind` from within the
+            /// table, as [`Deserialize`] does, makes serde buffer it and forget where each key stood; this keeps the places
+            /// for error messages.
+            pub fn deserialize_kind<'de, D: Deserializer<'de>>(kind: &str, parameters: D) -> Result<Self, D::Error> {
+                match kind {
+                    $($kind => $Kind::deserialize(parameters).map(Self::$Kind),)*
+                    other => Err(D::Error::unknown_variant(other, &Self::KINDS)),
+                }
+            }
+
+            fn service(&self) -> &dyn Service {
+                match self {
+                    $(Self::$Kind(service) => service,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// S3 with SSE-KMS, without Bucket Keys.
+    "s3" => S3,
+    /// S3 with SSE-KMS, with Bucket Keys.
+    "s3-bucket-keys" => S3BucketKeys,
+    /// Attached EBS volumes, and attaching more.
+    "ebs" => Ebs,
+    /// EC2 launches of instances with encrypted volumes.
+    "ec2-launch" => Ec2Launch,
+    /// Lambda functions with encrypted environment variables.
+    "lambda" => Lambda,
+    /// DynamoDB tables under a customer managed key.
+    "dynamodb" => DynamoDb,
+    /// Encrypted RDS instances.
+    "rds" => Rds,
+    /// EFS file systems.
+    "efs" => Efs,
+    /// S3 Express directory buckets.
+    "s3-express" => S3Express,
+    /// Redshift warehouses.
+    "redshift" => Redshift,
+    /// SQS queues with SSE-KMS.
+    "sqs" => Sqs,
+    /// SNS topics with SSE-KMS.
+    "sns" => Sns,
+    /// Kinesis data streams with SSE-KMS.
+    "kinesis" => Kinesis,
+    /// Secrets Manager, with or without a caching client.
+    "secrets-manager" => SecretsManager,
+    /// Secure strings in the SSM Parameter Store.
+    "ssm" => Ssm,
+    /// Images in encrypted ECR repositories.
+    "ecr" => Ecr,
+    /// Kubernetes secrets in EKS.
+    "eks" => Eks,
+    /// Encrypted CloudWatch log groups.
+    "cloudwatch-logs" => CloudwatchLogs,
+    /// An application with the AWS Encryption SDK.
+    "encryption-sdk" => EncryptionSdk,
+    /// … and with its hierarchical keyring.
+    "hierarchical-keyring" => HierarchicalKeyring,
+    /// An application with the S3 Encryption Client.
+    "s3-encryption-client" => S3EncryptionClient,
+
 }
 
 /// What a service model needs of the world.
@@ -84,32 +176,38 @@ pub struct ServiceContext {
     pub until: Duration,
 }
 
-/// What a report says about a service besides numbers, in plain words. Empty where there is nothing to say.
+/// What a report says about a service besides its requests. Empty where there is nothing to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Narrative {
     /// What went on working during the worst fault, and why.
     pub kept_working: String,
     /// What outlives the outage.
     pub lasting_damage: String,
+    /// What is lost for good.
+    pub lost: Vec<Counted>,
+    /// What waits for a human at the end of the run.
+    pub manual: Vec<Counted>,
 }
 
 /// A running service model.
 pub struct ServiceHandle {
     settings: ServiceSettings,
     desk: Rc<Desk>,
+    model: Rc<dyn Model>,
     arrivals: JoinHandle<()>,
 }
 
-/// What distinguishes one kind of service from another.
-trait Service {
-    fn name(&self) -> &'static str;
-    fn title(&self) -> &'static str;
-    fn rate_per_s(&self) -> f64;
-    fn in_flight_max(&self) -> u32;
-    fn check(&self) -> Result<(), SettingsError>;
+/// What distinguishes one kind of service from another, besides its parameters.
+trait Service: Parameters {
+    fn check(&self) -> Result<(), SettingsError> {
+        self.ranges().done()
+    }
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model>;
     fn kept_working(&self, worst: &WindowTally) -> String;
-    fn lasting_damage(&self, stats: &ServiceStats, damage: &[Damage]) -> String;
+    /// What outlives the outage, besides what is counted as lost or left to do.
+    fn lasting_damage(&self, _stats: &ServiceStats, _aftermath: &Aftermath) -> String {
+        String::new()
+    }
     fn assumptions(&self) -> Vec<String>;
 }
 
@@ -125,14 +223,13 @@ trait Model {
     /// Some user's next request. It draws the same number of times whatever KMS does, so that faults do not reshuffle
     /// the requests after them.
     fn request(self: Rc<Self>, draws: &mut Draws) -> Work;
+    /// Counts what is lost by now, for models that reckon it up only when they look.
+    fn settle(&self) {}
 }
 
 impl ServiceSettings {
-    /// Every `kind` a scenario file can name.
-    pub const KINDS: [&'static str; 7] =
-        ["s3", "s3-bucket-keys", "ebs", "ec2-launch", "lambda", "dynamodb", "rds"];
-
-    /// One of each kind with default parameters: a fleet that makes 100 to 150 KMS calls per second.
+    /// What calls KMS in a scenario that names no service: one of each of seven kinds with default parameters, which make
+    /// 100 to 150 KMS calls per second.
     pub fn default_fleet() -> Vec<Self> {
         vec![
             Self::S3(S3::default()),
@@ -143,33 +240,6 @@ impl ServiceSettings {
             Self::DynamoDb(DynamoDb::default()),
             Self::Rds(Rds::default()),
         ]
-    }
-
-    /// Reads the parameters of a `kind` from a table without the key `kind`. Deriving `kind` from within the table, as
-    /// [`Deserialize`] does, makes serde buffer it and forget where each key stood; this keeps the places for error messages.
-    pub fn deserialize_kind<'de, D: Deserializer<'de>>(kind: &str, parameters: D) -> Result<Self, D::Error> {
-        match kind {
-            "s3" => S3::deserialize(parameters).map(Self::S3),
-            "s3-bucket-keys" => S3BucketKeys::deserialize(parameters).map(Self::S3BucketKeys),
-            "ebs" => Ebs::deserialize(parameters).map(Self::Ebs),
-            "ec2-launch" => Ec2Launch::deserialize(parameters).map(Self::Ec2Launch),
-            "lambda" => Lambda::deserialize(parameters).map(Self::Lambda),
-            "dynamodb" => DynamoDb::deserialize(parameters).map(Self::DynamoDb),
-            "rds" => Rds::deserialize(parameters).map(Self::Rds),
-            other => Err(D::Error::unknown_variant(other, &Self::KINDS)),
-        }
-    }
-
-    fn service(&self) -> &dyn Service {
-        match self {
-            Self::S3(service) => service,
-            Self::S3BucketKeys(service) => service,
-            Self::Ebs(service) => service,
-            Self::Ec2Launch(service) => service,
-            Self::Lambda(service) => service,
-            Self::DynamoDb(service) => service,
-            Self::Rds(service) => service,
-        }
     }
 
     /// The `kind`: `s3-bucket-keys`.
@@ -189,16 +259,32 @@ impl ServiceSettings {
 
     /// The modelling assumptions behind this service, such as `MA-D15: S3 keeps a bucket key for 300 s …`.
     pub fn assumptions(&self) -> Vec<String> {
-        self.service().assumptions()
+        let mut assumptions = self.service().assumptions();
+        if self.represents() > 1 {
+            assumptions.push(format!(
+                "{}: each simulated request stands for {}",
+                self.title(),
+                words::count(u64::from(self.represents()))
+            ));
+        }
+        assumptions
     }
 
-    /// The story of a finished run, from what happened in it: `stats` folded from this service's events and the `damage`
-    /// its handle tells of.
-    pub fn narrative(&self, stats: &ServiceStats, damage: &[Damage]) -> Narrative {
+    /// How many callers one simulated caller stands for.
+    pub fn represents(&self) -> u32 {
+        self.service().load().represents
+    }
+
+    /// The story of a finished run, from what happened in it: `stats` folded from this service's events and the
+    /// `aftermath` its handle tells of.
+    pub fn narrative(&self, stats: &ServiceStats, aftermath: Aftermath) -> Narrative {
         let service = self.service();
+        let stats = stats.times(u64::from(self.represents()));
         Narrative {
             kept_working: stats.worst_window().map(|worst| service.kept_working(worst)).unwrap_or_default(),
-            lasting_damage: service.lasting_damage(stats, damage),
+            lasting_damage: service.lasting_damage(&stats, &aftermath),
+            lost: aftermath.lost,
+            manual: aftermath.manual,
         }
     }
 }
@@ -209,14 +295,15 @@ impl ServiceHandle {
         self.settings.title()
     }
 
-    /// What the service itself has done so far that outlives the outage, in order of time.
-    pub fn damage(&self) -> Vec<Damage> {
-        self.desk.damage()
+    /// What the run has left behind at this service so far.
+    pub fn aftermath(&self) -> Aftermath {
+        self.model.settle();
+        self.desk.aftermath()
     }
 
-    /// [`ServiceSettings::narrative`] with this run's damage.
+    /// [`ServiceSettings::narrative`] with this run's aftermath.
     pub fn narrative(&self, stats: &ServiceStats) -> Narrative {
-        self.settings.narrative(stats, &self.damage())
+        self.settings.narrative(stats, self.aftermath())
     }
 
     /// Waits until the last request has come in and every one is answered.
@@ -243,12 +330,13 @@ pub fn start(settings: &ServiceSettings, context: ServiceContext) -> ServiceHand
         context.recorder,
         jitter,
         context.until,
-        service.in_flight_max(),
+        service.load(),
     ));
     let model = service.model(desk.clone(), &mut draws);
     tokio::task::spawn_local(create_resources(desk.clone(), model.clone()));
-    let arrivals = tokio::task::spawn_local(arrive(desk.clone(), model, service.rate_per_s(), arrivals));
-    ServiceHandle { settings: settings.clone(), desk, arrivals }
+    let rate_per_s = service.load().rate_per_s;
+    let arrivals = tokio::task::spawn_local(arrive(desk.clone(), model.clone(), rate_per_s, arrivals));
+    ServiceHandle { settings: settings.clone(), desk, model, arrivals }
 }
 
 async fn create_resources(desk: Rc<Desk>, model: Rc<dyn Model>) {

@@ -98,22 +98,36 @@ fn the_schema_has_the_keys_of_the_loader_and_closes_every_table() {
     }
 }
 
-/// Other keys that a value at the end of its range needs beside it.
-fn companions(key: &str) -> &'static str {
-    match key {
-        "hsms_per_proxy" => "hsms = 16",
-        "reconnect_initial_ms" => "reconnect_max_ms = 600000",
-        "reconnect_max_ms" => "reconnect_initial_ms = 1",
-        "write_share" => "old_read_share = 0",
-        "old_read_share" => "write_share = 0",
-        "idle_expiry_min_s" => "idle_expiry_max_s = 86400",
-        "idle_expiry_max_s" => "idle_expiry_min_s = 1",
-        "status_after_min_s" => "status_after_max_s = 86400",
-        "status_after_max_s" => "status_after_min_s = 1",
-        "detect_min_s" => "detect_max_s = 86400",
-        "detect_max_s" => "detect_min_s = 1",
-        _ => "",
-    }
+/// Other keys of the table that a value at the end of a range needs beside it.
+fn companions(key: &str, table: &Table) -> String {
+    let end = |other: &str, end: &str| {
+        let value = &table.properties().get(other)?[end];
+        Some(format!("{other} = {value}\n"))
+    };
+    let of_pair = match key.rsplit_once('_').and_then(|(start, unit)| Some((start.rsplit_once('_')?, unit))) {
+        Some(((name, "min"), unit)) => end(&format!("{name}_max_{unit}"), "maximum"),
+        Some(((name, "max"), unit)) => end(&format!("{name}_min_{unit}"), "minimum"),
+        _ => None,
+    };
+    let others: &[&str] = match key {
+        "hsms_per_proxy" => &["hsms = 16\n"],
+        "reconnect_initial_ms" => &["reconnect_max_ms = 600000\n"],
+        "reconnect_max_ms" => &["reconnect_initial_ms = 1\n"],
+        "write_share" => &["old_read_share = 0\n", "task_start_share = 0\n"],
+        "old_read_share" | "task_start_share" => &["write_share = 0\n"],
+        "attach_share" => &["create_share = 0\n"],
+        "create_share" => &["attach_share = 0\n"],
+        "async_share" => &["update_share = 0\n"],
+        "update_share" => &["async_share = 0\n"],
+        "global_tables" => &["tables = 500\n"],
+        "unstoppable" | "without_backups" => &["instances = 500\n"],
+        "producers" => &["consumers = 1\n"],
+        "consumers" => &["producers = 1\n"],
+        _ => &[],
+    };
+    let known =
+        |line: &&&str| line.split(' ').next().is_some_and(|other| table.properties().contains_key(other));
+    of_pair.into_iter().chain(others.iter().filter(known).map(|line| (*line).to_owned())).collect()
 }
 
 /// The ends of each number's range are taken, and what lies beyond is refused.
@@ -150,9 +164,7 @@ fn numbers_have_the_ranges_of_the_loader() {
     let schema = schema();
     for table in sections(&schema).iter().chain(&services(&schema)) {
         for (key, value) in table.properties() {
-            let bucket_keys = table.open.contains("s3-bucket-keys");
-            let beside = if key == "write_share" && !bucket_keys { "" } else { companions(key) };
-            check_ranges(table, key, value, beside);
+            check_ranges(table, key, value, &companions(key, table));
         }
     }
     for (kind, key, beside) in [

@@ -573,6 +573,7 @@ mod tests {
             let mut service = ServiceResult {
                 name: String::new(),
                 title: String::new(),
+                represents: 1,
                 requests: 0,
                 failures: 0,
                 from_cache: 0,
@@ -588,6 +589,8 @@ mod tests {
                 errors: Vec::new(),
                 kept_working: String::new(),
                 lasting_damage: String::new(),
+                lost: Vec::new(),
+                manual: Vec::new(),
                 ok: Vec::new(),
                 failed: Vec::new(),
             };

@@ -4,7 +4,7 @@
 //! it only words them, so that the terminal and the page say the same.
 
 use super::human::{count, counted, duration, latency, list, moment, share};
-use crate::result::{AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, RunResult, ServiceResult};
+use crate::result::{AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, RunResult, ServiceResult, Toll};
 use std::collections::BTreeMap;
 
 /// Names in one sentence before it says `and 4 more`: the table below it has the rest.
@@ -131,6 +131,15 @@ pub(super) fn facts(result: &RunResult) -> Vec<Fact> {
         damage.push("None seen in this run.".to_owned().into());
     }
     facts.push(Fact { term: "Lasting damage", answers: damage });
+    for (term, tolls) in [
+        ("Lost for good", (|service| &service.lost) as fn(&ServiceResult) -> &Vec<Toll>),
+        ("Left to do by hand", |service| &service.manual),
+    ] {
+        let answers = tolled(result, tolls);
+        if !answers.is_empty() {
+            facts.push(Fact { term, answers });
+        }
+    }
     facts
 }
 
@@ -255,6 +264,20 @@ fn kept_working(result: &RunResult) -> Vec<Answer> {
         answers.push("Nothing.".to_owned().into());
     }
     answers
+}
+
+/// What an outage has cost each service.
+fn tolled(result: &RunResult, tolls: fn(&ServiceResult) -> &Vec<Toll>) -> Vec<Answer> {
+    let in_words = |toll: &Toll| {
+        format!("{} {}, the first {} into the run", count(toll.count), toll.what, moment(toll.first_ms))
+    };
+    let services = result.services.iter().filter(|service| !tolls(service).is_empty());
+    services
+        .map(|service| {
+            let text = tolls(service).iter().map(in_words).collect::<Vec<_>>().join("; ");
+            Answer { subject: service.title.clone(), text: format!("{text}.") }
+        })
+        .collect()
 }
 
 fn first_fault(result: &RunResult) -> &'static str {

@@ -2,8 +2,9 @@
 //! the next request tries again (MA-D34).
 
 use super::desk::{Desk, Visible};
+use super::draws::Draws;
 use super::retry::Tried;
-use crate::kms::KmsFailure;
+use crate::kms::{KmsException, KmsFailure};
 use crate::trace::ServiceOutcome;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -13,7 +14,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 enum Entry {
-    Held { until: Duration },
+    Held {
+        until: Duration,
+        /// When it was last tried to refresh it before its time.
+        tried: Duration,
+    },
     Refreshing(Rc<Refresh>),
 }
 
@@ -24,26 +29,123 @@ struct Refresh {
     failure: RefCell<Option<KmsFailure>>,
 }
 
+/// Which failures of a refresh leave the expired key in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// None.
+    Never,
+    /// Those of KMS itself (HTTP 500).
+    OnInternal,
+    /// All.
+    Always,
+}
+
+impl Keep {
+    fn keeps(self, failure: &KmsFailure) -> bool {
+        match self {
+            Self::Never => false,
+            Self::OnInternal => failure.exception == KmsException::KmsInternal,
+            Self::Always => true,
+        }
+    }
+}
+
+/// Refreshing before the end, by one request at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Early {
+    /// How long before the end it begins.
+    pub(super) before: Duration,
+    /// How long after a failed attempt the next may be made.
+    pub(super) every: Duration,
+}
+
 pub(super) struct KeyCache<K> {
     entries: RefCell<BTreeMap<K, Entry>>,
     /// Expired entries are swept when there are this many.
     sweep_at: Cell<usize>,
+    keep: Keep,
+    early: Option<Early>,
+    /// Draws what is left of the keys held at the start.
+    ages: Option<RefCell<Draws>>,
 }
 
 const SWEEP_AT_LEAST: usize = 1024;
+/// How long a key that is kept in spite of a failed refresh serves until the next attempt.
+const KEPT_FOR: Duration = Duration::from_secs(1);
+/// Keys that come into a cache so early in a run stand for those of a fleet that has run for long: any age is as likely.
+pub(super) const WARM_UP: Duration = Duration::from_secs(10);
+
+enum Found {
+    Held,
+    /// Held, and this request is to refresh it before its time.
+    HeldTryRefresh,
+    Refreshing(Rc<Refresh>),
+    Expired,
+    Missing,
+}
 
 impl<K: Ord + Copy> KeyCache<K> {
     pub(super) fn new() -> Self {
-        Self { entries: RefCell::default(), sweep_at: Cell::new(SWEEP_AT_LEAST) }
+        Self {
+            entries: RefCell::default(),
+            sweep_at: Cell::new(SWEEP_AT_LEAST),
+            keep: Keep::Never,
+            early: None,
+            ages: None,
+        }
+    }
+
+    /// A cache whose first keys have any age, so that they do not all expire together.
+    pub(super) fn aged(mut self, draws: &mut Draws) -> Self {
+        self.ages = Some(RefCell::new(draws.split()));
+        self
+    }
+
+    pub(super) fn keeping(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    pub(super) fn early(mut self, early: Early) -> Self {
+        self.early = Some(early);
+        self
     }
 
     /// Takes in a key without a call of its own, for `ttl` from now.
     pub(super) fn put(&self, key: K, now: Duration, ttl: Duration) {
+        let ttl = match &self.ages {
+            Some(ages) if now < WARM_UP => ages.borrow_mut().between(Duration::ZERO, ttl),
+            _ => ttl,
+        };
         let mut entries = self.entries.borrow_mut();
-        entries.insert(key, Entry::Held { until: now + ttl });
-        if entries.len() >= self.sweep_at.get() {
-            entries.retain(|_, entry| !matches!(entry, Entry::Held { until } if *until <= now));
+        entries.insert(key, Entry::Held { until: now + ttl, tried: Duration::ZERO });
+        // What a failed refresh leaves in use is never too old to be of use.
+        if self.keep == Keep::Never && entries.len() >= self.sweep_at.get() {
+            entries.retain(|_, entry| !matches!(entry, Entry::Held { until, .. } if *until <= now));
             self.sweep_at.set(SWEEP_AT_LEAST.max(entries.len() * 2));
+        }
+    }
+
+    /// Lets go of a key before its time.
+    pub(super) fn forget(&self, key: K) {
+        let mut entries = self.entries.borrow_mut();
+        if let Some(Entry::Held { .. }) = entries.get(&key) {
+            entries.remove(&key);
+        }
+    }
+
+    fn find(&self, key: K, now: Duration) -> Found {
+        match self.entries.borrow_mut().get_mut(&key) {
+            None => Found::Missing,
+            Some(Entry::Refreshing(refresh)) => Found::Refreshing(refresh.clone()),
+            Some(Entry::Held { until, .. }) if *until <= now => Found::Expired,
+            Some(Entry::Held { until, tried }) => match self.early {
+                Some(Early { before, every }) if now + before >= *until && now >= *tried + every => {
+                    *tried = now;
+                    Found::HeldTryRefresh
+                }
+                _ => Found::Held,
+            },
         }
     }
 
@@ -56,29 +158,39 @@ impl<K: Ord + Copy> KeyCache<K> {
         visible: &Visible,
         refresh: impl Future<Output = Tried<Duration>>,
     ) -> ServiceOutcome {
-        let under_way = match self.entries.borrow().get(&key) {
-            Some(Entry::Held { until }) if desk.now() < *until => return ServiceOutcome::ServedFromCache,
-            Some(Entry::Refreshing(refresh)) => Some(refresh.clone()),
-            _ => None,
+        let had = match self.find(key, desk.now()) {
+            Found::Held => return ServiceOutcome::ServedFromCache,
+            Found::HeldTryRefresh => {
+                // Others are served meanwhile; only this request meets a failure.
+                let tried = refresh.await;
+                if let Ok(ttl) = &tried.result {
+                    self.put(key, desk.now(), *ttl);
+                }
+                return visible.outcome(tried);
+            }
+            Found::Refreshing(under_way) => {
+                under_way.ended.notified().await;
+                return match under_way.failure.borrow().clone() {
+                    Some(failure) => visible.outcome::<()>(Tried { result: Err(failure), attempts: 0 }),
+                    None => ServiceOutcome::ServedFromCache,
+                };
+            }
+            Found::Expired => true,
+            Found::Missing => false,
         };
-        if let Some(refresh) = under_way {
-            refresh.ended.notified().await;
-            return match refresh.failure.borrow().clone() {
-                Some(failure) => visible.outcome::<()>(Tried { result: Err(failure), attempts: 0 }),
-                None => ServiceOutcome::ServedFromCache,
-            };
-        }
         let under_way = Rc::new(Refresh::default());
         self.entries.borrow_mut().insert(key, Entry::Refreshing(under_way.clone()));
         let tried = refresh.await;
+        let kept = had && tried.result.as_ref().is_err_and(|failure| self.keep.keeps(failure));
         match &tried.result {
             Ok(ttl) => self.put(key, desk.now(), *ttl),
+            Err(_) if kept => self.put(key, desk.now(), KEPT_FOR),
             Err(failure) => {
                 self.entries.borrow_mut().remove(&key);
                 under_way.failure.replace(Some(failure.clone()));
             }
         }
         under_way.ended.notify_waiters();
-        visible.outcome(tried)
+        if kept { ServiceOutcome::ServedFromCache } else { visible.outcome(tried) }
     }
 }

@@ -3,9 +3,11 @@
 use super::Work;
 use super::draws::Draws;
 use super::retry::{Retry, Tried};
+use super::settings::{Load, ROLES};
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsException, KmsOperation};
 use crate::trace::{Event, Recorder, ServiceEvent, ServiceOutcome};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -13,13 +15,77 @@ use tokio::sync::Notify;
 /// What a user sees whose request found `in_flight_max` others waiting.
 pub const TOO_MANY_WAITING: &str = "client gave up: too many requests waiting";
 
-/// Something a service did to one of its resources that outlives the outage.
+/// Something that happened to one of a service's resources because its key was unusable, seen or unseen by a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// When, in simulated time since the start of the run.
     pub at: Duration,
     /// Number of the resource within its service, from 0.
     pub resource: usize,
+    /// What became of it, such as `archived`.
+    pub what: &'static str,
+}
+
+/// So many of something, and when the first of them came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// In words, as a plural noun: `messages past their retention`.
+    pub what: &'static str,
+    /// How many.
+    pub count: u64,
+    /// When the first, in simulated time since the start of the run.
+    pub first_at: Duration,
+}
+
+/// What an outage leaves behind at one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aftermath {
+    /// What happened to resources, in order of time; of very many the first [`DAMAGE_MAX`].
+    pub damage: Vec<Damage>,
+    /// What is lost for good.
+    pub lost: Vec<Counted>,
+    /// What waits for a human at the end of the run.
+    pub manual: Vec<Counted>,
+}
+
+/// The most [`Damage`] that is kept one by one.
+pub const DAMAGE_MAX: usize = 10_000;
+
+impl Aftermath {
+    /// What became of resources in this way: how many times, and when first.
+    pub(super) fn became(&self, what: &str) -> Option<(u64, Duration)> {
+        let mut such = self.damage.iter().filter(|damage| damage.what == what);
+        such.next().map(|first| (1 + such.count() as u64, first.at))
+    }
+}
+
+/// Counts by what is counted, which keeps the order of a report the same in every run.
+#[derive(Default)]
+struct Tally(RefCell<BTreeMap<&'static str, Counted>>);
+
+impl Tally {
+    fn add(&self, what: &'static str, count: u64, at: Duration) {
+        if count > 0 {
+            let mut counts = self.0.borrow_mut();
+            let counted = counts.entry(what).or_insert(Counted { what, count: 0, first_at: at });
+            counted.count += count;
+            counted.first_at = counted.first_at.min(at);
+        }
+    }
+
+    fn take(&self, what: &'static str, count: u64) {
+        let mut counts = self.0.borrow_mut();
+        if let Some(counted) = counts.get_mut(what) {
+            counted.count = counted.count.saturating_sub(count);
+            if counted.count == 0 {
+                counts.remove(what);
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<Counted> {
+        self.0.borrow().values().copied().collect()
+    }
 }
 
 /// What a service's users see for each exception of KMS: its own error code and HTTP status.
@@ -31,6 +97,11 @@ pub(super) struct Visible {
 }
 
 impl Visible {
+    /// The same for every exception.
+    pub(super) const fn always(visible: &'static str) -> Self {
+        Self { invalid_state: visible, internal: visible, throttled: visible, disabled: visible }
+    }
+
     /// The outcome of a request that needed this KMS call, or these.
     pub(super) fn outcome<T>(&self, tried: Tried<T>) -> ServiceOutcome {
         match tried.result {
@@ -56,10 +127,12 @@ pub(super) struct Desk {
     recorder: Rc<dyn Recorder>,
     retry: Retry,
     until: Duration,
-    in_flight_max: u32,
+    load: Load,
     in_flight: Cell<u32>,
     became_idle: Notify,
     damage: RefCell<Vec<Damage>>,
+    lost: Tally,
+    manual: Tally,
 }
 
 impl Desk {
@@ -69,7 +142,7 @@ impl Desk {
         recorder: Rc<dyn Recorder>,
         jitter: Draws,
         until: Duration,
-        in_flight_max: u32,
+        load: Load,
     ) -> Self {
         Self {
             index,
@@ -77,10 +150,12 @@ impl Desk {
             recorder,
             retry: Retry::new(jitter),
             until,
-            in_flight_max,
+            load,
             in_flight: Cell::new(0),
             became_idle: Notify::new(),
             damage: RefCell::default(),
+            lost: Tally::default(),
+            manual: Tally::default(),
         }
     }
 
@@ -97,9 +172,24 @@ impl Desk {
         self.now() >= self.until
     }
 
+    /// The end of the requests.
+    pub(super) fn until(&self) -> Duration {
+        self.until
+    }
+
+    /// The callers for KMS's records: this service, acting for so many of [`ROLES`].
+    pub(super) fn callers(&self, principals: u32, via_service: &'static str) -> Vec<Caller> {
+        ROLES.iter().take(principals as usize).map(|role| self.caller(role, via_service)).collect()
+    }
+
     /// The caller for KMS's records: this service, acting for `principal_arn`.
     pub(super) fn caller(&self, principal_arn: &'static str, via_service: &'static str) -> Caller {
         Caller { service: self.index, principal_arn, via_service: Some(via_service) }
+    }
+
+    /// An application that calls KMS itself.
+    pub(super) fn direct_caller(&self, principal_arn: &'static str) -> Caller {
+        Caller { service: self.index, principal_arn, via_service: None }
     }
 
     pub(super) async fn encrypt(&self, operation: KmsOperation, caller: &Caller) -> Tried<CiphertextBlob> {
@@ -110,9 +200,13 @@ impl Desk {
         self.retry.call(|| self.kms.decrypt(blob, caller)).await
     }
 
-    /// Makes a volume key and decrypts it, as creating and attaching an encrypted volume does.
-    pub(super) async fn encrypt_and_decrypt(&self, caller: &Caller) -> Tried<CiphertextBlob> {
-        let made = self.encrypt(KmsOperation::GenerateDataKeyWithoutPlaintext, caller).await;
+    /// Makes a data key and decrypts it, as creating and attaching an encrypted volume does.
+    pub(super) async fn encrypt_and_decrypt(
+        &self,
+        operation: KmsOperation,
+        caller: &Caller,
+    ) -> Tried<CiphertextBlob> {
+        let made = self.encrypt(operation, caller).await;
         let Ok(blob) = &made.result else { return made };
         let opened = self.decrypt(blob, caller).await;
         Tried { result: opened.result.and(made.result), attempts: made.attempts + opened.attempts }
@@ -121,7 +215,7 @@ impl Desk {
     /// Carries out and reports one request, unless too many are waiting. True when it succeeded.
     pub(super) async fn perform(&self, work: Work) -> bool {
         let at = self.now();
-        let outcome = if self.in_flight.get() < self.in_flight_max {
+        let outcome = if self.in_flight.get() < self.load.in_flight_max {
             self.in_flight.set(self.in_flight.get() + 1);
             let outcome = work.await;
             self.in_flight.set(self.in_flight.get() - 1);
@@ -147,11 +241,36 @@ impl Desk {
         }
     }
 
-    pub(super) fn record_damage(&self, resource: usize) {
-        self.damage.borrow_mut().push(Damage { at: self.now(), resource });
+    pub(super) fn record_damage(&self, resource: usize, what: &'static str) {
+        let mut damage = self.damage.borrow_mut();
+        if damage.len() < DAMAGE_MAX {
+            damage.push(Damage { at: self.now(), resource, what });
+        }
     }
 
-    pub(super) fn damage(&self) -> Vec<Damage> {
-        self.damage.borrow().clone()
+    /// How many of what users bring along stand behind so many simulated ones.
+    pub(super) fn represented(&self, simulated: u64) -> u64 {
+        simulated.saturating_mul(u64::from(self.load.represents))
+    }
+
+    /// So many of `what`, a plural noun, are gone for good since `at`. Those that came with requests are
+    /// [`Desk::represented`] first.
+    pub(super) fn lose(&self, what: &'static str, count: u64, at: Duration) {
+        self.lost.add(what, count, at);
+    }
+
+    /// `what`, a plural noun, is left for a human to do so many times more.
+    pub(super) fn leave_to_do(&self, what: &'static str, count: u64) {
+        self.manual.add(what, count, self.now());
+    }
+
+    /// So many of [`Desk::leave_to_do`] are done.
+    pub(super) fn done(&self, what: &'static str, count: u64) {
+        self.manual.take(what, count);
+    }
+
+    pub(super) fn aftermath(&self) -> Aftermath {
+        let damage = self.damage.borrow().clone();
+        Aftermath { damage, lost: self.lost.all(), manual: self.manual.all() }
     }
 }

@@ -1,61 +1,67 @@
 //! DynamoDB: one table key per table, cached per principal for 300 s and a little more; the table's *status* follows the
-//! outage only after minutes to hours (downstream-services 3.3; MA-D16, MA-D17, MA-D18).
+//! outage only after minutes to hours, and stays when the key is back (downstream-services 3.3; MA-D16, MA-D17, MA-D18).
+//!
+//! ```text
+//! CREATING ──key lost──► gone without an error after 59 min
+//! ACTIVE ──12 to 75 min of a lost key──► INACCESSIBLE_ENCRYPTION_CREDENTIALS ──more than 7 days──► ARCHIVED
+//!    ▲─────────18 to 57 min of a usable key──────────┘ └─20 h─► global-table replica removed
+//! ```
 
 use super::cache::KeyCache;
-use super::desk::{Damage, Desk, Visible};
+use super::desk::{Aftermath, Desk, Visible};
 use super::draws::Draws;
-use super::monitor::key_is_lost;
 use super::objects::Objects;
-use super::settings::{Checks, IN_FLIGHT_MAX, ROLES, ROLES_MAX};
+use super::settings::{Parameters, ROLES_MAX, settings};
 use super::stats::{ServiceStats, WindowTally, join};
-use super::words::{clock, count};
+use super::watch::{KeyState, watch_key};
+use super::words::{clock, count, plural};
 use super::{Model, Service, SettingsError, Work};
 use crate::kms::{Caller, CiphertextBlob, KmsOperation};
 use crate::trace::ServiceOutcome;
-use serde::Deserialize;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// `kind = "dynamodb"`. Principals read and write items of tables.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DynamoDb {
+settings! {
+    /// `kind = "dynamodb"`. Principals read and write items of tables.
+    DynamoDb, "dynamodb", "DynamoDB tables";
     /// Reads and writes per second; above 0 to 100,000; default 100.
-    pub rate_per_s: f64,
+    rate_per_s = 100.0;
     /// Tables; 1 to 500; default 10.
-    pub tables: u32,
+    tables: u32 = 10, count(1..=500);
     /// Roles that use every table, each with a cache of its own; 1 to 16; default 5.
-    pub principals: u32,
+    principals: u32 = 5, count(1..=ROLES_MAX);
     /// Seconds a table key is cached for a principal, at least (MA-D16); 1 to 86,400; default 300.
-    pub ttl_s: u64,
+    ttl_s: u64 = 300, seconds();
     /// Seconds it may stay longer, drawn anew at each refresh (MA-D16); 1 to 86,400; default 32.
-    pub ttl_spread_s: u64,
-    /// Seconds between a table's polls of its key; 1 to 86,400; default 60. The true period is not known.
-    pub check_every_s: u64,
+    ttl_spread_s: u64 = 32, seconds();
+    /// Seconds between DynamoDB's polls of the key, one for all tables (MA-D2); 1 to 86,400; default 60. The true period is
+    /// not known. What follows from a poll is late by up to as much.
+    check_every_s: u64 = 60, seconds();
     /// Seconds of an unusable key after which a table's status changes, at least (MA-D18); 1 to 86,400; default 720.
-    pub status_after_min_s: u64,
+    status_after_min_s: u64 = 720, seconds();
     /// … and at most; default 4,500. Each table draws its own, log-uniform.
-    pub status_after_max_s: u64,
-    /// Requests that wait for an answer at most; default 10,000.
-    pub in_flight_max: u32,
-}
-
-impl Default for DynamoDb {
-    fn default() -> Self {
-        Self {
-            rate_per_s: 100.0,
-            tables: 10,
-            principals: 5,
-            ttl_s: 300,
-            ttl_spread_s: 32,
-            check_every_s: 60,
-            status_after_min_s: 720,
-            status_after_max_s: 4_500,
-            in_flight_max: IN_FLIGHT_MAX,
-        }
-    }
+    status_after_max_s: u64 = 4_500, seconds();
+    /// Seconds of a usable key after which the status is `ACTIVE` again, at least; 1 to 86,400; default 1,080 (18 min,
+    /// measured).
+    status_recovery_min_s: u64 = 1_080, seconds();
+    /// … and at most; default 3,420 (57 min, measured). Each table draws its own.
+    status_recovery_max_s: u64 = 3_420, seconds();
+    /// Seconds after the status change at which a table is archived if its key is still unusable; 1 to 2,592,000; default
+    /// 604,800 (7 days, documented).
+    archive_after_s: u64 = 604_800, seconds_in(1..=2_592_000);
+    /// How many of the tables are replicas of global tables; 0 to 500, and at most `tables`; default 0.
+    global_tables: u32 = 0, count(0..=500);
+    /// Seconds after the status change at which such a replica is removed from its group; 1 to 2,592,000; default 72,000
+    /// (20 h, documented).
+    replica_removed_after_s: u64 = 72_000, seconds_in(1..=2_592_000);
+    /// Further tables created per hour, each once; 0 to 3,600; default 0.
+    creates_per_h: u32 = 0, count(0..=3_600);
+    /// Seconds such a table is in status `CREATING`; 1 to 86,400; default 30.
+    creating_s: u64 = 30, seconds();
+    /// Seconds after which it vanishes if its key became unusable meanwhile; 1 to 86,400; default 3,540 (59 min, measured).
+    vanish_after_s: u64 = 3_540, seconds();
 }
 
 const VISIBLE: Visible = Visible {
@@ -64,61 +70,64 @@ const VISIBLE: Visible = Visible {
     throttled: "ThrottlingException (400)",
     disabled: "ValidationException (400): KMS key disabled error",
 };
+/// What reads and writes of an archived table meet.
+const TABLE_ARCHIVED: &str = "table is ARCHIVED";
 const VIA: &str = "dynamodb.us-east-1.amazonaws.com";
+const INACCESSIBLE: &str = "INACCESSIBLE_ENCRYPTION_CREDENTIALS";
+const ACTIVE_AGAIN: &str = "ACTIVE again";
+const ARCHIVED: &str = "ARCHIVED";
+const REPLICA_REMOVED: &str = "replica removed";
+const VANISHED: &str = "tables that vanished while CREATING";
+const TO_RESTORE: &str = "archived tables to restore from their backup as new tables";
+const TO_REPLICATE: &str = "global-table replicas to add again";
 
 impl Service for DynamoDb {
-    fn name(&self) -> &'static str {
-        "dynamodb"
-    }
-
-    fn title(&self) -> &'static str {
-        "DynamoDB tables"
-    }
-
-    fn rate_per_s(&self) -> f64 {
-        self.rate_per_s
-    }
-
-    fn in_flight_max(&self) -> u32 {
-        self.in_flight_max
-    }
-
     fn check(&self) -> Result<(), SettingsError> {
-        Checks::of(self.name())
-            .load(self.rate_per_s, self.in_flight_max)
-            .count("tables", self.tables, 1..=500)
-            .count("principals", self.principals, 1..=ROLES_MAX)
-            .seconds("ttl_s", self.ttl_s)
-            .seconds("ttl_spread_s", self.ttl_spread_s)
-            .seconds("check_every_s", self.check_every_s)
-            .seconds_range(
+        self.ranges()
+            .ordered(
                 ["status_after_min_s", "status_after_max_s"],
                 [self.status_after_min_s, self.status_after_max_s],
             )
+            .ordered(
+                ["status_recovery_min_s", "status_recovery_max_s"],
+                [self.status_recovery_min_s, self.status_recovery_max_s],
+            )
+            .part(["global_tables", "tables"], [self.global_tables, self.tables])
             .done()
     }
 
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
-        let (low, high) =
-            (Duration::from_secs(self.status_after_min_s), Duration::from_secs(self.status_after_max_s));
+        let seconds = Duration::from_secs;
         let pairs = (0..self.tables as usize)
             .flat_map(|table| (0..self.principals as usize).map(move |principal| (table, principal)));
-        let first_ttls = pairs
-            .map(|pair| (pair, draws.between(Duration::ZERO, Duration::from_secs(self.ttl_s))))
+        let first_ttls =
+            pairs.map(|pair| (pair, draws.between(Duration::ZERO, seconds(self.ttl_s)))).collect();
+        let status_after: Vec<Duration> = (0..self.tables)
+            .map(|_| draws.log_between(seconds(self.status_after_min_s), seconds(self.status_after_max_s)))
             .collect();
-        Rc::new(Tables {
-            principals: ROLES
-                .iter()
-                .take(self.principals as usize)
-                .map(|role| desk.caller(role, VIA))
-                .collect(),
-            status_after: (0..self.tables).map(|_| draws.log_between(low, high)).collect(),
+        let tables = status_after.into_iter().enumerate().map(|(number, status_after)| {
+            let (low, high) = (seconds(self.status_recovery_min_s), seconds(self.status_recovery_max_s));
+            Table {
+                status: Status::Active,
+                status_after,
+                recovery_after: draws.between(low, high),
+                replica: number < self.global_tables as usize,
+            }
+        });
+        let tables = Rc::new(Tables {
+            tables: RefCell::new(tables.collect()),
+            principals: desk.callers(self.principals, VIA),
             first_ttls: RefCell::new(first_ttls),
             keys: Objects::new(self.tables as usize),
             cache: KeyCache::new(),
+            watched: Cell::new(false),
             settings: self.clone(),
             desk,
-        })
+        });
+        if self.creates_per_h > 0 {
+            tokio::task::spawn_local(tables.clone().create_more(draws.split()));
+        }
+        tables
     }
 
     fn kept_working(&self, worst: &WindowTally) -> String {
@@ -129,20 +138,42 @@ impl Service for DynamoDb {
         join(&[worst.in_general(), worst.cache_sentence("cached table keys", &kept)])
     }
 
-    fn lasting_damage(&self, _stats: &ServiceStats, damage: &[Damage]) -> String {
-        let Some(first) = damage.first() else { return String::new() };
-        format!(
-            "{} of {} tables changed to status INACCESSIBLE_ENCRYPTION_CREDENTIALS, the first at {}. Reads and writes work as \
-             soon as the key does, but the status stays for another 18 to 57 min, and until then backups and changes of \
-             encryption are refused. After 20 h global-table replicas are removed; after 7 days the table is archived.",
-            count(damage.len() as u64),
+    fn lasting_damage(&self, _stats: &ServiceStats, aftermath: &Aftermath) -> String {
+        let Some((changed, first)) = aftermath.became(INACCESSIBLE) else { return String::new() };
+        let inaccessible = format!(
+            "{} of {} tables changed to status INACCESSIBLE_ENCRYPTION_CREDENTIALS, the first at {}.",
+            count(changed.min(u64::from(self.tables))),
             count(u64::from(self.tables)),
-            clock(first.at)
-        )
+            clock(first)
+        );
+        let back = match aftermath.became(ACTIVE_AGAIN) {
+            Some((_, first)) => format!(
+                "Reads and writes work as soon as the key does; the status was ACTIVE again from {} on.",
+                clock(first)
+            ),
+            None => format!(
+                "Reads and writes work as soon as the key does, but the status stays for another {} to {} min, and until \
+                 then backups and changes of encryption are refused. After {} h global-table replicas are removed; after {} \
+                 days the table is archived.",
+                self.status_recovery_min_s / 60,
+                self.status_recovery_max_s / 60,
+                self.replica_removed_after_s / 3_600,
+                self.archive_after_s / 86_400,
+            ),
+        };
+        let removed = aftermath.became(REPLICA_REMOVED).map_or_else(String::new, |(n, first)| {
+            let replicas = plural(n, "replica was", "replicas were");
+            format!("{replicas} removed from their global tables, the first at {}.", clock(first))
+        });
+        let archived = aftermath.became(ARCHIVED).map_or_else(String::new, |(n, first)| {
+            format!("{} archived, the first at {}.", plural(n, "table was", "tables were"), clock(first))
+        });
+        join(&[inaccessible, back, removed, archived])
     }
 
     fn assumptions(&self) -> Vec<String> {
         vec![
+            format!("MA-D2: DynamoDB polls the key of its tables every {} s", self.check_every_s),
             format!(
                 "MA-D16: DynamoDB caches a table key for {} s and up to {} s more per principal",
                 self.ttl_s, self.ttl_spread_s
@@ -160,13 +191,34 @@ impl Service for DynamoDb {
 struct Tables {
     settings: DynamoDb,
     desk: Rc<Desk>,
+    tables: RefCell<Vec<Table>>,
     principals: Vec<Caller>,
     keys: Objects,
     /// By table and principal.
     cache: KeyCache<(usize, usize)>,
     /// What is left of the keys held at the start: as in a fleet that has run for long, they do not expire together.
     first_ttls: RefCell<BTreeMap<(usize, usize), Duration>>,
-    status_after: Vec<Duration>,
+    /// DynamoDB polls the key.
+    watched: Cell<bool>,
+}
+
+struct Table {
+    status: Status,
+    /// So long must its key be lost for its status to change, and usable to change back.
+    status_after: Duration,
+    recovery_after: Duration,
+    /// It belongs to a global table.
+    replica: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Active,
+    /// Since `InaccessibleEncryptionDateTime`.
+    Inaccessible {
+        since: Duration,
+    },
+    Archived,
 }
 
 impl Tables {
@@ -174,25 +226,83 @@ impl Tables {
         let made = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.principals[principal]).await;
         VISIBLE.outcome(made.map(|key| {
             if !self.keys.is_full() {
-                let table = self.keys.keep(key.clone(), 0.0);
-                tokio::task::spawn_local(self.clone().watch(table, key));
+                self.keys.keep(key.clone(), 0.0);
+                if !self.watched.replace(true) {
+                    tokio::task::spawn_local(self.clone().watch(key));
+                }
             }
         }))
     }
 
-    /// The table's slow eye on its key.
-    async fn watch(self: Rc<Self>, table: usize, key: CiphertextBlob) {
+    /// DynamoDB's slow eye on the key.
+    async fn watch(self: Rc<Self>, key: CiphertextBlob) {
         let every = Duration::from_secs(self.settings.check_every_s);
-        // Spread, so that the tables do not all ask in the same second.
-        let first = every.mul_f64((table + 1) as f64 / f64::from(self.settings.tables));
-        let patience = self.status_after[table];
-        if key_is_lost(&self.desk, &key, &self.principals[0], first, every, patience).await {
-            self.desk.record_damage(table);
+        let look = |now, state| {
+            for (number, table) in self.tables.borrow_mut().iter_mut().enumerate() {
+                self.look_at(number, table, now, state);
+            }
+        };
+        watch_key(&self.desk, &key, &self.principals[0], every, look).await;
+    }
+
+    fn look_at(&self, number: usize, table: &mut Table, now: Duration, key: KeyState) {
+        match table.status {
+            Status::Active if key.lost_for(table.status_after, now) => {
+                table.status = Status::Inaccessible { since: now };
+                self.desk.record_damage(number, INACCESSIBLE);
+            }
+            Status::Inaccessible { .. } if key.usable_for(table.recovery_after, now) => {
+                table.status = Status::Active;
+                self.desk.record_damage(number, ACTIVE_AGAIN);
+            }
+            Status::Inaccessible { since } if key.is_lost() => {
+                let reached = |clock_s| now >= since + Duration::from_secs(clock_s);
+                if table.replica && reached(self.settings.replica_removed_after_s) {
+                    table.replica = false;
+                    self.desk.record_damage(number, REPLICA_REMOVED);
+                    self.desk.leave_to_do(TO_REPLICATE, 1);
+                }
+                if reached(self.settings.archive_after_s) {
+                    table.status = Status::Archived;
+                    self.desk.record_damage(number, ARCHIVED);
+                    self.desk.leave_to_do(TO_RESTORE, 1);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Tables beside those in use, which nothing reads: some are CREATING when the key dies.
+    async fn create_more(self: Rc<Self>, mut draws: Draws) {
+        loop {
+            let gap = draws.exponential() * 3_600.0 / f64::from(self.settings.creates_per_h);
+            tokio::time::sleep(Duration::from_secs_f64(gap)).await;
+            if self.desk.closed() {
+                return;
+            }
+            let made = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.principals[0]).await;
+            // CreateTable itself is refused.
+            let Ok(key) = made.result else { continue };
+            tokio::task::spawn_local(self.clone().creating(key));
+        }
+    }
+
+    async fn creating(self: Rc<Self>, key: CiphertextBlob) {
+        tokio::time::sleep(Duration::from_secs(self.settings.creating_s)).await;
+        if self.desk.decrypt(&key, &self.principals[0]).await.result.is_err() {
+            let rest = self.settings.vanish_after_s.saturating_sub(self.settings.creating_s);
+            tokio::time::sleep(Duration::from_secs(rest)).await;
+            if !self.desk.closed() {
+                self.desk.lose(VANISHED, 1, self.desk.now());
+            }
         }
     }
 
     async fn read_or_write(self: Rc<Self>, place: f64, principal: usize, ttl: Duration) -> ServiceOutcome {
         let Some((table, key)) = self.keys.pick(place) else { return self.create_table(principal).await };
+        if self.tables.borrow().get(table).is_some_and(|table| table.status == Status::Archived) {
+            return ServiceOutcome::Failed { visible: TABLE_ARCHIVED, kms: None, attempts: 0 };
+        }
         let pair = (table, principal);
         let open = async {
             let tried = self.desk.decrypt(&key, &self.principals[principal]).await;

@@ -1,88 +1,80 @@
-//! EBS: attached volumes hold their plaintext key in the Nitro card and do not notice an outage; attaching needs KMS
-//! (downstream-services 2.1).
+//! EBS: attached volumes hold their plaintext key in the Nitro card and do not notice an outage; attaching needs KMS, and so
+//! does the reattachment after maintenance of the server (downstream-services 2.1).
+//!
+//! The grant that an attachment needs is made by KMS itself and does not reach the proxy. Snapshots of attached volumes go on
+//! (MA-D8).
 
-use super::desk::{Damage, Desk, Visible};
+use super::desk::{Aftermath, Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
-use super::settings::{Checks, IN_FLIGHT_MAX, ROLES};
+use super::settings::{Parameters, ROLES, settings};
 use super::stats::{ServiceStats, WindowTally, join};
-use super::words::plural;
+use super::words::{clock, plural};
 use super::{Model, Service, SettingsError, Work};
-use crate::kms::Caller;
+use crate::kms::{Caller, KmsOperation};
 use crate::trace::ServiceOutcome;
-use serde::Deserialize;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
-/// `kind = "ebs"`. Most requests are reads and writes on attached volumes; some attach another volume (Decrypt).
-/// The volumes are created and attached at the start (GenerateDataKeyWithoutPlaintext, Decrypt).
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Ebs {
-    /// Reads and writes on volumes, and attaches, per second; above 0 to 100,000; default 50.
-    pub rate_per_s: f64,
+settings! {
+    /// `kind = "ebs"`. Most requests are reads and writes on attached volumes; some attach another volume (Decrypt), some
+    /// create one. The volumes are created and attached at the start (GenerateDataKeyWithoutPlaintext, Decrypt).
+    Ebs, "ebs", "EBS volumes";
+    /// Reads and writes on volumes, attaches and creates, per second; above 0 to 100,000; default 50.
+    rate_per_s = 50.0;
     /// Share of attaches among them; 0 to 1; default 0.02.
-    pub attach_share: f64,
-    /// Volumes created at the start; 1 to 500; default 40.
-    pub volumes: u32,
-    /// Requests that wait for an answer at most; default 10,000.
-    pub in_flight_max: u32,
-}
-
-impl Default for Ebs {
-    fn default() -> Self {
-        Self { rate_per_s: 50.0, attach_share: 0.02, volumes: 40, in_flight_max: IN_FLIGHT_MAX }
-    }
+    attach_share: f64 = 0.02, share();
+    /// Share of creates among them; 0 to 1, and at most 1 with `attach_share`; default 0.
+    create_share: f64 = 0.0, share();
+    /// Volumes created at the start; 1 to 500; default 40. A key has 50,000 grants, so no more volumes can be attached.
+    volumes: u32 = 40, count(1..=500);
+    /// Seconds until a volume that could not be created changes to state `error`, at least (MA-D7); 1 to 86,400; default 5.
+    error_after_min_s: u64 = 5, seconds();
+    /// … and at most; default 30.
+    error_after_max_s: u64 = 30, seconds();
+    /// Seconds between two maintenances of the server under a volume, on average, each of which attaches it again; 3,600 to
+    /// 31,536,000 (365 days); default 2,592,000 (30 days). Not published.
+    reattach_every_s: u64 = 2_592_000, seconds_in(3_600..=31_536_000);
+    /// Seconds until someone attaches a volume that maintenance has left detached, and between further attempts; 0 to
+    /// 86,400; default 0: nobody does.
+    operator_delay_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 /// Creating and attaching end asynchronously: the failure arrives as an EventBridge event whose cause is KMS's message (MA-D6).
 const CREATE_FAILED: &str = "EBS createVolume failed (volume state: error)";
-const CREATE_VISIBLE: Visible = Visible {
-    invalid_state: CREATE_FAILED,
-    internal: CREATE_FAILED,
-    throttled: CREATE_FAILED,
-    disabled: CREATE_FAILED,
-};
-const ATTACH_FAILED: &str = "EBS attachVolume failed";
-const ATTACH_VISIBLE: Visible = Visible {
-    invalid_state: ATTACH_FAILED,
-    internal: ATTACH_FAILED,
-    throttled: ATTACH_FAILED,
-    disabled: ATTACH_FAILED,
-};
+const CREATE_VISIBLE: Visible = Visible::always(CREATE_FAILED);
+const ATTACH_VISIBLE: Visible = Visible::always("EBS attachVolume failed");
+/// What reads and writes meet on a volume that could not be attached again.
+const DETACHED: &str = "I/O error: EBS reattachVolume failed";
 pub(super) const VIA: &str = "ec2.us-east-1.amazonaws.com";
+const REATTACH_FAILED: &str = "detached";
+const TO_ATTACH: &str = "volumes to attach again";
 
 impl Service for Ebs {
-    fn name(&self) -> &'static str {
-        "ebs"
-    }
-
-    fn title(&self) -> &'static str {
-        "EBS volumes"
-    }
-
-    fn rate_per_s(&self) -> f64 {
-        self.rate_per_s
-    }
-
-    fn in_flight_max(&self) -> u32 {
-        self.in_flight_max
-    }
-
     fn check(&self) -> Result<(), SettingsError> {
-        Checks::of(self.name())
-            .load(self.rate_per_s, self.in_flight_max)
-            .share("attach_share", self.attach_share)
-            .count("volumes", self.volumes, 1..=500)
+        self.ranges()
+            .together(["attach_share", "create_share"], [self.attach_share, self.create_share])
+            .ordered(
+                ["error_after_min_s", "error_after_max_s"],
+                [self.error_after_min_s, self.error_after_max_s],
+            )
             .done()
     }
 
-    fn model(&self, desk: Rc<Desk>, _draws: &mut Draws) -> Rc<dyn Model> {
-        Rc::new(Fleet {
+    fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
+        let fleet = Rc::new(Fleet {
             caller: desk.caller(ROLES[0], VIA),
             volumes: Objects::new(self.volumes as usize),
+            detached: RefCell::default(),
+            operator: Cell::new(false),
+            delays: RefCell::new(draws.split()),
             settings: self.clone(),
             desk,
-        })
+        });
+        tokio::task::spawn_local(fleet.clone().maintain(draws.split()));
+        fleet
     }
 
     fn kept_working(&self, worst: &WindowTally) -> String {
@@ -95,19 +87,40 @@ impl Service for Ebs {
         ])
     }
 
-    fn lasting_damage(&self, stats: &ServiceStats, _damage: &[Damage]) -> String {
-        match stats.failed {
+    fn lasting_damage(&self, stats: &ServiceStats, aftermath: &Aftermath) -> String {
+        let reattached = match aftermath.became(REATTACH_FAILED) {
+            None => String::new(),
+            Some((n, first)) => format!(
+                "{} could not be attached again after maintenance of the server, the first at {}.",
+                plural(n, "volume", "volumes"),
+                clock(first)
+            ),
+        };
+        let failed = match stats.failed {
             0 => String::new(),
+            _ if !reattached.is_empty() => "No data is damaged.".to_owned(),
             n => format!(
                 "{} failed; EBS does not repeat them: whoever asked (an operator, a Kubernetes CSI driver) must ask again. \
                  No data is damaged.",
                 plural(n, "attach or create", "attaches and creates")
             ),
-        }
+        };
+        join(&[reattached, failed])
     }
 
     fn assumptions(&self) -> Vec<String> {
-        vec!["MA-D6: an attach that fails for KMS shows KMS's message as the cause in EventBridge".into()]
+        vec![
+            "MA-D6: an attach that fails for KMS shows KMS's message as the cause in EventBridge".into(),
+            format!(
+                "MA-D7: a volume that cannot be created changes to state error after {} to {} s",
+                self.error_after_min_s, self.error_after_max_s
+            ),
+            "MA-D8: snapshots of attached volumes go on".into(),
+            format!(
+                "EBS: maintenance attaches a volume again every {} s on average (not published)",
+                self.reattach_every_s
+            ),
+        ]
     }
 }
 
@@ -116,11 +129,25 @@ struct Fleet {
     desk: Rc<Desk>,
     caller: Caller,
     volumes: Objects,
+    /// By number: volumes that maintenance could not attach again.
+    detached: RefCell<BTreeSet<usize>>,
+    /// Someone is at work on them.
+    operator: Cell<bool>,
+    delays: RefCell<Draws>,
 }
 
 impl Fleet {
     async fn create_and_attach(self: Rc<Self>, place: f64) -> ServiceOutcome {
-        let made = self.desk.encrypt_and_decrypt(&self.caller).await;
+        let operation = KmsOperation::GenerateDataKeyWithoutPlaintext;
+        let made = self.desk.encrypt_and_decrypt(operation, &self.caller).await;
+        if made.result.is_err() {
+            // CreateVolume itself has succeeded; the volume's state tells.
+            let Ebs { error_after_min_s, error_after_max_s, .. } = self.settings;
+            let (low, high) =
+                (Duration::from_secs(error_after_min_s), Duration::from_secs(error_after_max_s));
+            let error_after = self.delays.borrow_mut().between(low, high);
+            tokio::time::sleep(error_after).await;
+        }
         CREATE_VISIBLE.outcome(made.map(|key| self.volumes.keep(key, place)))
     }
 
@@ -133,9 +160,53 @@ impl Fleet {
 
     async fn read_or_write(self: Rc<Self>, place: f64) -> ServiceOutcome {
         match self.volumes.pick(place) {
+            Some((volume, _)) if self.detached.borrow().contains(&volume) => {
+                ServiceOutcome::Failed { visible: DETACHED, kms: None, attempts: 0 }
+            }
             Some(_) => ServiceOutcome::ServedByHeldKey,
             None => self.create_and_attach(place).await,
         }
+    }
+
+    /// One server after the other is maintained, and its volume attached again.
+    async fn maintain(self: Rc<Self>, mut draws: Draws) {
+        let mean = Duration::from_secs(self.settings.reattach_every_s) / self.settings.volumes;
+        loop {
+            tokio::time::sleep(mean.mul_f64(draws.exponential())).await;
+            let place = draws.unit();
+            if self.desk.closed() {
+                return;
+            }
+            let Some((volume, key)) = self.volumes.pick(place) else { continue };
+            if self.detached.borrow().contains(&volume)
+                || self.desk.decrypt(&key, &self.caller).await.result.is_ok()
+            {
+                continue;
+            }
+            self.detached.borrow_mut().insert(volume);
+            self.desk.record_damage(volume, REATTACH_FAILED);
+            self.desk.leave_to_do(TO_ATTACH, 1);
+            if self.settings.operator_delay_s > 0 && !self.operator.replace(true) {
+                tokio::task::spawn_local(self.clone().operate());
+            }
+        }
+    }
+
+    /// Attaches what is detached, again and again until it works.
+    async fn operate(self: Rc<Self>) {
+        while !self.detached.borrow().is_empty() && !self.desk.closed() {
+            tokio::time::sleep(Duration::from_secs(self.settings.operator_delay_s)).await;
+            let detached: Vec<usize> = self.detached.borrow().iter().copied().collect();
+            for volume in detached {
+                let Some(key) = self.volumes.get(volume) else { continue };
+                if self.desk.decrypt(&key, &self.caller).await.result.is_err() {
+                    break;
+                }
+                self.detached.borrow_mut().remove(&volume);
+                self.desk.done(TO_ATTACH, 1);
+            }
+        }
+        self.operator.set(false);
     }
 }
 
@@ -151,8 +222,11 @@ impl Model for Fleet {
 
     fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
         let (kind, place) = (draws.unit(), draws.unit());
-        if kind < self.settings.attach_share {
+        let Ebs { attach_share, create_share, .. } = self.settings;
+        if kind < attach_share {
             Box::pin(self.attach(place))
+        } else if kind < attach_share + create_share {
+            Box::pin(self.create_and_attach(place))
         } else {
             Box::pin(self.read_or_write(place))
         }

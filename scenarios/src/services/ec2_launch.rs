@@ -1,74 +1,55 @@
 //! EC2 launches with encrypted volumes: each volume costs a GenerateDataKeyWithoutPlaintext and a Decrypt, and one failure
-//! ends the launch (downstream-services 2.2).
+//! ends the launch (downstream-services 2.2). Auto Scaling terminates the instance to be replaced first, so that failed launches
+//! eat up a group, and tries again with a growing pause (MA-D10).
 
-use super::desk::{Damage, Desk, Visible};
+use super::desk::{Aftermath, Desk, Visible};
 use super::draws::Draws;
 use super::ebs::VIA;
 use super::retry::Tried;
-use super::settings::{Checks, IN_FLIGHT_MAX};
+use super::settings::{Parameters, settings};
 use super::stats::{ServiceStats, WindowTally, join};
-use super::words::plural;
+use super::words::{clock, plural};
 use super::{Model, Service, SettingsError, Work};
-use crate::kms::Caller;
+use crate::kms::{Caller, KmsOperation};
 use crate::trace::ServiceOutcome;
-use serde::Deserialize;
+use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
-/// `kind = "ec2-launch"`. Launches of instances, as Auto Scaling makes them.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Ec2Launch {
+settings! {
+    /// `kind = "ec2-launch"`. Launches of instances, as Auto Scaling makes them to replace others. Its further attempts are
+    /// calls of KMS, and no requests of users.
+    Ec2Launch, "ec2-launch", "EC2 launches";
     /// Launches per second; above 0 to 100,000; default 0.5.
-    pub rate_per_s: f64,
+    rate_per_s = 0.5;
     /// Encrypted volumes of an instance; 1 to 20; default 2.
-    pub volumes_per_launch: u32,
-    /// Requests that wait for an answer at most; default 10,000.
-    pub in_flight_max: u32,
+    volumes_per_launch: u32 = 2, count(1..=20);
+    /// Seconds until Auto Scaling tries again after a failure (MA-D10); 1 to 86,400; default 60. Each further pause is twice
+    /// as long.
+    retry_min_s: u64 = 60, seconds();
+    /// … and at most so long; default 900.
+    retry_max_s: u64 = 900, seconds();
 }
 
-impl Default for Ec2Launch {
-    fn default() -> Self {
-        Self { rate_per_s: 0.5, volumes_per_launch: 2, in_flight_max: IN_FLIGHT_MAX }
-    }
-}
-
-const LAUNCH_FAILED: &str = "Client.InternalError: Client error on launch";
 /// The termination reason is the same for every cause.
-const VISIBLE: Visible = Visible {
-    invalid_state: LAUNCH_FAILED,
-    internal: LAUNCH_FAILED,
-    throttled: LAUNCH_FAILED,
-    disabled: LAUNCH_FAILED,
-};
+const VISIBLE: Visible = Visible::always("Client.InternalError: Client error on launch");
 const ROLE: &str = "arn:aws:iam::111122223333:role/aws-service-role/autoscaling.amazonaws.com/\
                     AWSServiceRoleForAutoScaling";
+const MISSING: &str = "missing";
+const ALL_REPLACED: &str = "all replaced";
 
 impl Service for Ec2Launch {
-    fn name(&self) -> &'static str {
-        "ec2-launch"
-    }
-
-    fn title(&self) -> &'static str {
-        "EC2 launches"
-    }
-
-    fn rate_per_s(&self) -> f64 {
-        self.rate_per_s
-    }
-
-    fn in_flight_max(&self) -> u32 {
-        self.in_flight_max
-    }
-
     fn check(&self) -> Result<(), SettingsError> {
-        Checks::of(self.name())
-            .load(self.rate_per_s, self.in_flight_max)
-            .count("volumes_per_launch", self.volumes_per_launch, 1..=20)
-            .done()
+        self.ranges().ordered(["retry_min_s", "retry_max_s"], [self.retry_min_s, self.retry_max_s]).done()
     }
 
     fn model(&self, desk: Rc<Desk>, _draws: &mut Draws) -> Rc<dyn Model> {
-        Rc::new(Launches { caller: desk.caller(ROLE, VIA), volumes: self.volumes_per_launch, desk })
+        Rc::new(Launches {
+            caller: desk.caller(ROLE, VIA),
+            settings: self.clone(),
+            missing: Cell::new(0),
+            desk,
+        })
     }
 
     fn kept_working(&self, worst: &WindowTally) -> String {
@@ -81,39 +62,87 @@ impl Service for Ec2Launch {
         join(&[worst.in_general(), running.to_owned()])
     }
 
-    fn lasting_damage(&self, stats: &ServiceStats, _damage: &[Damage]) -> String {
-        match stats.failed {
-            0 => String::new(),
-            n => format!(
-                "{} ended in \"terminated\" and must be made again: Auto Scaling does so by itself (MA-D10: after 1 \
-                 to 15 min), other callers must.",
-                plural(n, "launch", "launches")
-            ),
+    fn lasting_damage(&self, stats: &ServiceStats, aftermath: &Aftermath) -> String {
+        if stats.failed == 0 {
+            return String::new();
         }
+        let last = |what| aftermath.damage.iter().rev().find(|damage| damage.what == what).map(|it| it.at);
+        let replaced = match (last(MISSING), last(ALL_REPLACED)) {
+            (Some(missing), Some(replaced)) if replaced >= missing => {
+                format!("it had replaced all of them by {}", clock(replaced))
+            }
+            _ => "it had not replaced all of them when the run ended".to_owned(),
+        };
+        format!(
+            "{} ended in \"terminated\". Auto Scaling had terminated the instances they were to replace; trying again after \
+             {} to {} s (MA-D10), {replaced}. Other callers must ask again.",
+            plural(stats.failed, "launch", "launches"),
+            self.retry_min_s,
+            self.retry_max_s,
+        )
     }
 
     fn assumptions(&self) -> Vec<String> {
-        vec!["MA-D9: a reboot keeps the host and needs no KMS call".into()]
+        vec![
+            "MA-D9: a reboot keeps the host and needs no KMS call".into(),
+            format!(
+                "MA-D10: Auto Scaling tries a failed launch again after {} s, doubling to {} s",
+                self.retry_min_s, self.retry_max_s
+            ),
+        ]
     }
 }
 
 struct Launches {
     desk: Rc<Desk>,
     caller: Caller,
-    volumes: u32,
+    settings: Ec2Launch,
+    /// Instances terminated and not replaced yet.
+    missing: Cell<usize>,
 }
 
 impl Launches {
-    async fn launch(self: Rc<Self>) -> ServiceOutcome {
+    async fn launch(&self) -> Tried<()> {
         let mut launch = Tried { result: Ok(()), attempts: 0 };
-        for _ in 0..self.volumes {
-            let volume = self.desk.encrypt_and_decrypt(&self.caller).await;
+        for _ in 0..self.settings.volumes_per_launch {
+            let operation = KmsOperation::GenerateDataKeyWithoutPlaintext;
+            let volume = self.desk.encrypt_and_decrypt(operation, &self.caller).await;
             launch = Tried { result: volume.result.map(drop), attempts: launch.attempts + volume.attempts };
             if launch.result.is_err() {
                 break;
             }
         }
+        launch
+    }
+
+    async fn replace_one(self: Rc<Self>) -> ServiceOutcome {
+        let launch = self.launch().await;
+        if launch.result.is_err() {
+            let missing = self.missing.get();
+            self.desk.record_damage(missing, MISSING);
+            self.missing.set(missing + 1);
+            if missing == 0 {
+                tokio::task::spawn_local(self.clone().try_again());
+            }
+        }
         VISIBLE.outcome(launch)
+    }
+
+    /// Launches what is missing one after the other, with a pause after each failure.
+    async fn try_again(self: Rc<Self>) {
+        let most = Duration::from_secs(self.settings.retry_max_s);
+        let mut pause = Duration::from_secs(self.settings.retry_min_s);
+        while self.missing.get() > 0 {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(most);
+            while self.missing.get() > 0 && !self.desk.closed() && self.launch().await.result.is_ok() {
+                self.missing.set(self.missing.get() - 1);
+            }
+            if self.desk.closed() {
+                return;
+            }
+        }
+        self.desk.record_damage(0, ALL_REPLACED);
     }
 }
 
@@ -123,10 +152,10 @@ impl Model for Launches {
     }
 
     fn create(self: Rc<Self>, _number: usize) -> Work {
-        Box::pin(self.launch())
+        Box::pin(self.replace_one())
     }
 
     fn request(self: Rc<Self>, _draws: &mut Draws) -> Work {
-        Box::pin(self.launch())
+        Box::pin(self.replace_one())
     }
 }

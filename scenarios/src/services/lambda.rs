@@ -1,57 +1,50 @@
 //! Lambda with environment variables under a customer managed key: decrypted when an execution environment starts, and held
 //! while it is warm (downstream-services 5.3; MA-D28, MA-D29).
 
-use super::desk::{Damage, Desk, Visible};
+use super::backlog::Backlog;
+use super::cache::WARM_UP;
+use super::dead_letters::{DeadLetterQueue, GivenUp};
+use super::desk::{Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
-use super::settings::{Checks, IN_FLIGHT_MAX, ROLES, ROLES_MAX};
-use super::stats::{ServiceStats, WindowTally, join};
+use super::settings::{Parameters, ROLES, ROLES_MAX, settings};
+use super::stats::{WindowTally, join};
 use super::words::span;
 use super::{Model, Service, SettingsError, Work};
-use crate::kms::{Caller, KmsOperation};
+use crate::kms::{Caller, CiphertextBlob, KmsOperation};
 use crate::trace::ServiceOutcome;
-use serde::Deserialize;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// `kind = "lambda"`. An invocation takes the environment of its function that became idle last; without one, it starts
-/// another (a cold start: one Decrypt).
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Lambda {
-    /// Invocations per second of all functions; above 0 to 100,000; default 100.
-    pub rate_per_s: f64,
+settings! {
+    /// `kind = "lambda"`. An invocation takes the environment of its function that became idle last; without one, it starts
+    /// another (a cold start: one Decrypt). An asynchronous one is accepted in any case, and its event waits in Lambda's queue
+    /// while environments cannot start: one attempt for all events of a function, after 1 s at first and 5 min in the end.
+    Lambda, "lambda", "Lambda functions";
+    /// Invocations and updates per second of all functions; above 0 to 100,000; default 100.
+    rate_per_s = 100.0;
     /// Functions, each with a role of its own; 1 to 16; default 10.
-    pub functions: u32,
+    functions: u32 = 10, count(1..=ROLES_MAX);
     /// Milliseconds an invocation keeps its environment busy; 1 to 900,000; default 100.
-    pub duration_ms: u32,
+    duration_ms: u32 = 100, count(1..=900_000);
     /// Share of invocations that meet a new environment although one is idle, because of a deployment or a
     /// scale-out elsewhere; 0 to 1; default 0.01.
-    pub fresh_share: f64,
+    fresh_share: f64 = 0.01, share();
     /// Seconds after which an idle environment goes, at least (MA-D29); 1 to 86,400; default 300.
-    pub idle_expiry_min_s: u64,
+    idle_expiry_min_s: u64 = 300, seconds();
     /// … and at most; default 2,700. Each environment draws its own.
-    pub idle_expiry_max_s: u64,
+    idle_expiry_max_s: u64 = 2_700, seconds();
     /// Seconds an environment lives even if busy (MA-D29); 1 to 86,400; default 28,800, which is 8 h.
-    pub life_s: u64,
-    /// Requests that wait for an answer at most; default 10,000.
-    pub in_flight_max: u32,
-}
-
-impl Default for Lambda {
-    fn default() -> Self {
-        Self {
-            rate_per_s: 100.0,
-            functions: 10,
-            duration_ms: 100,
-            fresh_share: 0.01,
-            idle_expiry_min_s: 300,
-            idle_expiry_max_s: 2_700,
-            life_s: 28_800,
-            in_flight_max: IN_FLIGHT_MAX,
-        }
-    }
+    life_s: u64 = 28_800, seconds();
+    /// Share of asynchronous invocations; 0 to 1; default 0.
+    async_share: f64 = 0.0, share();
+    /// `MaximumEventAgeInSeconds`: how long an asynchronous event is tried; 60 to 21,600; default 21,600 (6 h).
+    maximum_event_age_s: u64 = 21_600, seconds_in(60..=21_600);
+    /// Where events go that are too old: `none`, `same-key` (fails with the key store) or `other-key`; default `none`.
+    dead_letter_queue: DeadLetterQueue = DeadLetterQueue::None, any();
+    /// Share of updates of a function's configuration (Encrypt); 0 to 1, and at most 1 with `async_share`; default 0.
+    update_share: f64 = 0.0, share();
 }
 
 /// Lambda has no throttling code for KMS, so both of KMS's retryable answers end in its generic code (MA-D4).
@@ -61,46 +54,48 @@ const VISIBLE: Visible = Visible {
     throttled: "ServiceException (500)",
     disabled: "KMSDisabledException (502)",
 };
+/// `LastUpdateStatusReasonCode` of a function whose update failed.
+const UPDATE_VISIBLE: Visible = Visible {
+    invalid_state: "update failed: InvalidStateKMSKey",
+    internal: "ServiceException (500)",
+    throttled: "ServiceException (500)",
+    disabled: "update failed: DisabledKMSKey",
+};
 const VIA: &str = "lambda.us-east-1.amazonaws.com";
+const TO_UPDATE: &str = "updates of functions to make again";
+const TOO_OLD: GivenUp = GivenUp {
+    lost: "asynchronous events past their maximum age",
+    kept: "asynchronous events in dead-letter queues, to invoke again",
+};
+/// The queue's pauses between attempts.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(300);
 
 impl Service for Lambda {
-    fn name(&self) -> &'static str {
-        "lambda"
-    }
-
-    fn title(&self) -> &'static str {
-        "Lambda functions"
-    }
-
-    fn rate_per_s(&self) -> f64 {
-        self.rate_per_s
-    }
-
-    fn in_flight_max(&self) -> u32 {
-        self.in_flight_max
-    }
-
     fn check(&self) -> Result<(), SettingsError> {
-        Checks::of(self.name())
-            .load(self.rate_per_s, self.in_flight_max)
-            .count("functions", self.functions, 1..=ROLES_MAX)
-            .count("duration_ms", self.duration_ms, 1..=900_000)
-            .share("fresh_share", self.fresh_share)
-            .seconds_range(
+        self.ranges()
+            .ordered(
                 ["idle_expiry_min_s", "idle_expiry_max_s"],
                 [self.idle_expiry_min_s, self.idle_expiry_max_s],
             )
-            .seconds("life_s", self.life_s)
+            .together(["async_share", "update_share"], [self.async_share, self.update_share])
             .done()
     }
 
-    fn model(&self, desk: Rc<Desk>, _draws: &mut Draws) -> Rc<dyn Model> {
+    fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         let functions = ROLES.iter().take(self.functions as usize).map(|role| Function {
             caller: desk.caller(role, VIA),
             variables: Objects::new(1),
             idle: RefCell::new(Idle { environments: Vec::new(), sweep_at: SWEEP_AT_LEAST }),
+            events: RefCell::new(Backlog::new(Duration::from_secs(self.maximum_event_age_s))),
+            trying: Cell::new(false),
         });
-        Rc::new(Functions { functions: functions.collect(), settings: self.clone(), desk })
+        Rc::new(Functions {
+            functions: functions.collect(),
+            kinds: RefCell::new(draws.split()),
+            settings: self.clone(),
+            desk,
+        })
     }
 
     fn kept_working(&self, worst: &WindowTally) -> String {
@@ -117,18 +112,21 @@ impl Service for Lambda {
         ])
     }
 
-    fn lasting_damage(&self, _stats: &ServiceStats, _damage: &[Damage]) -> String {
-        String::new()
-    }
-
     fn assumptions(&self) -> Vec<String> {
-        vec![
-            "MA-D28: Lambda decrypts environment variables at cold starts only".into(),
+        let mut assumptions = vec![
+            "MA-D28: Lambda decrypts environment variables at cold starts only".to_owned(),
             format!(
                 "MA-D29: an environment goes after {} to {} s idle, or {} s after its start",
                 self.idle_expiry_min_s, self.idle_expiry_max_s, self.life_s
             ),
-        ]
+        ];
+        if self.async_share > 0.0 {
+            assumptions.push(format!(
+                "Lambda: a KMS failure counts as a system error, after which an asynchronous event is tried for up to {} s",
+                self.maximum_event_age_s
+            ));
+        }
+        assumptions
     }
 }
 
@@ -136,6 +134,8 @@ struct Functions {
     settings: Lambda,
     desk: Rc<Desk>,
     functions: Vec<Function>,
+    /// Draws what a request is beyond an invocation.
+    kinds: RefCell<Draws>,
 }
 
 struct Function {
@@ -143,6 +143,17 @@ struct Function {
     /// Its encrypted environment variables.
     variables: Objects,
     idle: RefCell<Idle>,
+    /// Asynchronous events that wait for an environment.
+    events: RefCell<Backlog>,
+    /// Lambda is trying to process them.
+    trying: Cell<bool>,
+}
+
+/// The life of an environment, should a request need a new one.
+#[derive(Clone, Copy)]
+struct Life {
+    whole: Duration,
+    idle_for_at_most: Duration,
 }
 
 /// Warm environments without work; the one that became idle last is at the end.
@@ -151,7 +162,6 @@ struct Idle {
     sweep_at: usize,
 }
 
-const WARM_UP: Duration = Duration::from_secs(10);
 const SWEEP_AT_LEAST: usize = 256;
 
 #[derive(Clone, Copy)]
@@ -169,14 +179,17 @@ impl Functions {
         VISIBLE.outcome(made.map(|blob| variables.keep(blob, 0.0)))
     }
 
-    async fn invoke(
-        self: Rc<Self>,
-        number: usize,
-        fresh: bool,
-        life: Duration,
-        idle_for_at_most: Duration,
-    ) -> ServiceOutcome {
-        let Function { caller, variables, idle } = &self.functions[number];
+    async fn update(self: Rc<Self>, number: usize) -> ServiceOutcome {
+        let Function { caller, variables, .. } = &self.functions[number];
+        let made = self.desk.encrypt(KmsOperation::Encrypt, caller).await;
+        if made.result.is_err() {
+            self.desk.leave_to_do(TO_UPDATE, self.desk.represented(1));
+        }
+        UPDATE_VISIBLE.outcome(made.map(|blob| variables.keep(blob, 0.0)))
+    }
+
+    async fn invoke(self: Rc<Self>, number: usize, fresh: bool, life: Life) -> ServiceOutcome {
+        let Function { caller, variables, idle, .. } = &self.functions[number];
         let Some((_, blob)) = variables.pick(0.0) else { return self.deploy(number).await };
         let warm = if fresh { None } else { idle.borrow_mut().take(self.desk.now()) };
         let (environment, outcome) = match warm {
@@ -186,7 +199,8 @@ impl Functions {
                 if tried.result.is_err() {
                     return VISIBLE.outcome(tried);
                 }
-                let dies_at = self.desk.now() + life;
+                let dies_at = self.desk.now() + life.whole;
+                let idle_for_at_most = life.idle_for_at_most;
                 let environment = Environment { dies_at, idle_for_at_most, expires_at: dies_at };
                 (environment, ServiceOutcome::ServedByKms)
             }
@@ -196,6 +210,46 @@ impl Functions {
         let expires_at = environment.dies_at.min(now + environment.idle_for_at_most);
         idle.borrow_mut().put(Environment { expires_at, ..environment }, now);
         outcome
+    }
+
+    /// The event is accepted before anything needs a key; behind others that wait, it waits too.
+    async fn invoke_later(self: Rc<Self>, number: usize, fresh: bool, life: Life) -> ServiceOutcome {
+        let Function { events, variables, .. } = &self.functions[number];
+        let Some((_, blob)) = variables.pick(0.0) else { return self.deploy(number).await };
+        let waits = events.borrow().len() > 0;
+        if waits || matches!(self.clone().invoke(number, fresh, life).await, ServiceOutcome::Failed { .. }) {
+            let function = &self.functions[number];
+            function.events.borrow_mut().add(1, self.desk.now());
+            if !function.trying.replace(true) {
+                tokio::task::spawn_local(self.clone().process(number, blob));
+            }
+        }
+        ServiceOutcome::ServedByHeldKey
+    }
+
+    /// Tries to start an environment for the waiting events, until one starts or all are too old.
+    async fn process(self: Rc<Self>, number: usize, blob: CiphertextBlob) {
+        let Function { caller, events, trying, .. } = &self.functions[number];
+        let mut pause = RETRY_FIRST;
+        while events.borrow().len() > 0 && !self.desk.closed() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MOST);
+            self.give_up(number);
+            if self.desk.decrypt(&blob, caller).await.result.is_ok() {
+                let mut events = events.borrow_mut();
+                let all = events.len();
+                events.take(all);
+            }
+        }
+        trying.set(false);
+    }
+
+    /// Events too old by now.
+    fn give_up(&self, number: usize) {
+        let now = self.desk.now().min(self.desk.until());
+        if let Some((count, at)) = self.functions[number].events.borrow_mut().expire(now) {
+            self.settings.dead_letter_queue.bury(&self.desk, &TOO_OLD, count, at);
+        }
     }
 }
 
@@ -235,11 +289,24 @@ impl Model for Functions {
         // Environments of the first seconds stand for those of a fleet that has run for long: any age is as likely.
         let whole_life = Duration::from_secs(self.settings.life_s);
         let rest_of_life = draws.between(Duration::ZERO, whole_life);
-        let life = if self.desk.now() < WARM_UP { rest_of_life } else { whole_life };
+        let whole = if self.desk.now() < WARM_UP { rest_of_life } else { whole_life };
         let idle_for_at_most = draws.between(
             Duration::from_secs(self.settings.idle_expiry_min_s),
             Duration::from_secs(self.settings.idle_expiry_max_s),
         );
-        Box::pin(self.invoke(number, fresh, life, idle_for_at_most))
+        let life = Life { whole, idle_for_at_most };
+        let kind = self.kinds.borrow_mut().unit();
+        let Lambda { async_share, update_share, .. } = self.settings;
+        if kind < async_share {
+            Box::pin(self.invoke_later(number, fresh, life))
+        } else if kind < async_share + update_share {
+            Box::pin(self.update(number))
+        } else {
+            Box::pin(self.invoke(number, fresh, life))
+        }
+    }
+
+    fn settle(&self) {
+        (0..self.functions.len()).for_each(|number| self.give_up(number));
     }
 }

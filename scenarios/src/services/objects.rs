@@ -20,6 +20,18 @@ impl Objects {
         keys.get(number).map(|key| (number, key.clone()))
     }
 
+    /// The one with this number, if it exists.
+    pub(super) fn get(&self, number: usize) -> Option<CiphertextBlob> {
+        self.keys.borrow().get(number).cloned()
+    }
+
+    /// Gives the one with this number another key.
+    pub(super) fn replace(&self, number: usize, key: CiphertextBlob) {
+        if let Some(old) = self.keys.borrow_mut().get_mut(number) {
+            *old = key;
+        }
+    }
+
     /// Adds one, in the place of the one at `place` when full. Returns its number.
     pub(super) fn keep(&self, key: CiphertextBlob, place: f64) -> usize {
         let mut keys = self.keys.borrow_mut();
@@ -32,6 +44,10 @@ impl Objects {
             *old = key;
         }
         number
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.borrow().len()
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -1,63 +1,66 @@
-//! RDS: a running instance has its volumes attached and works on; starting one needs KMS. Two hours after RDS notices that the
-//! key is gone it stops the instance, and only an operator starts it again (downstream-services 3.4; MA-D19).
+//! RDS and Aurora: a running instance has its volumes attached and works on; starting one needs KMS. Two hours after RDS notices
+//! that the key is gone it stops the instance, and only an operator starts it again (downstream-services 3.4; MA-D19, MA-D20).
+//!
+//! ```text
+//! running ──detection + 2 h──► …-recoverable ──7 days──► inaccessible-encryption-credentials (terminal)
+//!    ▲──operator, with the key back──┘                        ▲
+//!    └──detection + 2 h, if it cannot be stopped (MA-D20)──────┘
+//! ```
+//! An instance without backups runs on until maintenance detaches its volumes. Failover to an existing standby works, since
+//! its volumes are attached (MA-D20), and is not modelled.
 
-use super::desk::{Damage, Desk, Visible};
+use super::desk::{Aftermath, Desk, Visible};
 use super::draws::Draws;
-use super::monitor::key_is_lost;
 use super::objects::Objects;
-use super::settings::{Checks, IN_FLIGHT_MAX};
+use super::settings::{Parameters, settings};
 use super::stats::{ServiceStats, WindowTally, join};
-use super::words::{clock, count};
+use super::watch::{KeyState, watch_key};
+use super::words::{clock, count, plural};
 use super::{Model, Service, SettingsError, Work};
-use crate::kms::{Caller, CiphertextBlob};
+use crate::kms::{Caller, CiphertextBlob, KmsOperation};
 use crate::trace::ServiceOutcome;
-use serde::Deserialize;
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// `kind = "rds"`. Most requests are queries on running instances; some start a further instance from existing storage
-/// (Decrypt). The running instances are created at the start (GenerateDataKeyWithoutPlaintext, Decrypt).
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rds {
+settings! {
+    /// `kind = "rds"`. Most requests are queries on running instances; some start a further instance from existing storage
+    /// (Decrypt). The running instances are created at the start (GenerateDataKeyWithoutPlaintext, Decrypt).
+    Rds, "rds", "RDS instances";
     /// Queries, and starts of instances, per second; above 0 to 100,000; default 50.
-    pub rate_per_s: f64,
+    rate_per_s = 50.0;
     /// Share of starts among them; 0 to 1; default 0.01.
-    pub start_share: f64,
-    /// Running instances, with backups enabled; 1 to 500; default 20.
-    pub instances: u32,
-    /// Seconds between an instance's polls of its key; 1 to 86,400; default 60. The true period is not known.
-    pub check_every_s: u64,
+    start_share: f64 = 0.01, share();
+    /// Running instances; 1 to 500; default 20.
+    instances: u32 = 20, count(1..=500);
+    /// How many of them cannot be stopped (read replicas, instances with read replicas, Aurora clusters with cross-Region
+    /// replicas): they go straight to the terminal state (MA-D20); 0 to 500; default 0.
+    unstoppable: u32 = 0, count(0..=500);
+    /// How many have backups disabled; 0 to 500, and at most `instances` with `unstoppable`; default 0.
+    without_backups: u32 = 0, count(0..=500);
+    /// Seconds between two maintenances of an instance without backups, on average, each of which detaches its volumes;
+    /// 3,600 to 31,536,000 (365 days); default 2,592,000 (30 days). Not published.
+    maintenance_every_s: u64 = 2_592_000, seconds_in(3_600..=31_536_000);
+    /// Seconds between RDS's polls of the key, one for all instances (MA-D2); 1 to 86,400; default 60. The true period is not
+    /// known. What follows from a poll is late by up to as much.
+    check_every_s: u64 = 60, seconds();
     /// Seconds of an unusable key after which RDS notices, at least (MA-D19); 1 to 86,400; default 600.
-    pub detect_min_s: u64,
+    detect_min_s: u64 = 600, seconds();
     /// … and at most; default 3,600. Each instance draws its own.
-    pub detect_max_s: u64,
+    detect_max_s: u64 = 3_600, seconds();
     /// Seconds from noticing to stopping the instance; 1 to 86,400; default 7,200 (documented: 2 h).
-    pub stop_after_s: u64,
-    /// Requests that wait for an answer at most; default 10,000.
-    pub in_flight_max: u32,
-}
-
-impl Default for Rds {
-    fn default() -> Self {
-        Self {
-            rate_per_s: 50.0,
-            start_share: 0.01,
-            instances: 20,
-            check_every_s: 60,
-            detect_min_s: 600,
-            detect_max_s: 3_600,
-            stop_after_s: 7_200,
-            in_flight_max: IN_FLIGHT_MAX,
-        }
-    }
+    stop_after_s: u64 = 7_200, seconds();
+    /// Seconds a stopped instance can still be started; 1 to 2,592,000; default 604,800 (7 days, documented).
+    terminal_after_s: u64 = 604_800, seconds_in(1..=2_592_000);
+    /// Seconds of a usable key after which an operator starts each stopped instance; 0 to 604,800; default 0: nobody does.
+    operator_delay_s: u64 = 0, seconds_in(0..=604_800);
 }
 
 /// What a query sees on an instance that RDS has stopped.
 pub const INSTANCE_STOPPED: &str =
     "connection refused: instance inaccessible-encryption-credentials-recoverable";
+/// … and on one that is beyond recovery.
+const INSTANCE_TERMINAL: &str = "connection refused: instance inaccessible-encryption-credentials";
 
 /// The documented error, and RDS's generic ones for KMS's retryable answers (MA-D4).
 const VISIBLE: Visible = Visible {
@@ -68,43 +71,44 @@ const VISIBLE: Visible = Visible {
 };
 const VIA: &str = "rds.us-east-1.amazonaws.com";
 const ROLE: &str = "arn:aws:iam::111122223333:role/aws-service-role/rds.amazonaws.com/AWSServiceRoleForRDS";
+const STOPPED: &str = "stopped";
+const STARTED: &str = "started by an operator";
+const TERMINAL: &str = "terminal";
+const TO_START: &str = "DB instances to start (start-db-instance, start-db-cluster)";
+const TO_RESTORE: &str = "DB instances to restore from backup";
+const LOST: &str = "DB instances in the terminal state inaccessible-encryption-credentials";
 
 impl Service for Rds {
-    fn name(&self) -> &'static str {
-        "rds"
-    }
-
-    fn title(&self) -> &'static str {
-        "RDS instances"
-    }
-
-    fn rate_per_s(&self) -> f64 {
-        self.rate_per_s
-    }
-
-    fn in_flight_max(&self) -> u32 {
-        self.in_flight_max
-    }
-
     fn check(&self) -> Result<(), SettingsError> {
-        Checks::of(self.name())
-            .load(self.rate_per_s, self.in_flight_max)
-            .share("start_share", self.start_share)
-            .count("instances", self.instances, 1..=500)
-            .seconds("check_every_s", self.check_every_s)
-            .seconds_range(["detect_min_s", "detect_max_s"], [self.detect_min_s, self.detect_max_s])
-            .seconds("stop_after_s", self.stop_after_s)
+        self.ranges()
+            .ordered(["detect_min_s", "detect_max_s"], [self.detect_min_s, self.detect_max_s])
+            .part(["unstoppable", "instances"], [self.unstoppable, self.instances])
+            .part(["without_backups", "instances"], [self.without_backups + self.unstoppable, self.instances])
             .done()
     }
 
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         let (low, high) = (Duration::from_secs(self.detect_min_s), Duration::from_secs(self.detect_max_s));
         let stop_after = Duration::from_secs(self.stop_after_s);
+        let instances = (0..self.instances).map(|number| Instance {
+            state: State::Running,
+            stop_after: draws.between(low, high) + stop_after,
+            stoppable: number >= self.unstoppable,
+            backups: number < self.unstoppable || number >= self.unstoppable + self.without_backups,
+            detaches_at: Duration::MAX,
+        });
+        let mut instances: Vec<Instance> = instances.collect();
+        let mut maintenance = draws.split();
+        let mean = Duration::from_secs(self.maintenance_every_s);
+        for instance in instances.iter_mut().filter(|instance| !instance.backups) {
+            instance.detaches_at = mean.mul_f64(maintenance.exponential());
+        }
         Rc::new(Instances {
             caller: desk.caller(ROLE, VIA),
             storage: Objects::new(self.instances as usize),
-            stopped: RefCell::default(),
-            stop_after: (0..self.instances).map(|_| draws.between(low, high) + stop_after).collect(),
+            instances: RefCell::new(instances),
+            maintenance: RefCell::new(maintenance),
+            watched: Cell::new(false),
             settings: self.clone(),
             desk,
         })
@@ -120,23 +124,48 @@ impl Service for Rds {
         ])
     }
 
-    fn lasting_damage(&self, _stats: &ServiceStats, damage: &[Damage]) -> String {
-        let Some(first) = damage.first() else { return String::new() };
-        format!(
-            "RDS stopped {} of {} instances (inaccessible-encryption-credentials-recoverable), the first at {}. They stay \
-             stopped when the key is back, until an operator calls start-db-instance for each. After 7 days only a \
-             restore from backup is left.",
-            count(damage.len() as u64),
-            count(u64::from(self.instances)),
-            clock(first.at)
-        )
+    fn lasting_damage(&self, _stats: &ServiceStats, aftermath: &Aftermath) -> String {
+        let stopped = aftermath.became(STOPPED).map_or_else(String::new, |(n, first)| {
+            format!(
+                "RDS stopped {} of {} instances (inaccessible-encryption-credentials-recoverable), the first at {}. They \
+                 stay stopped when the key is back, until an operator calls start-db-instance for each. After {} days only a \
+                 restore from backup is left.",
+                count(n.min(u64::from(self.instances))),
+                count(u64::from(self.instances)),
+                clock(first),
+                self.terminal_after_s / 86_400
+            )
+        });
+        let terminal = aftermath.became(TERMINAL).map_or_else(String::new, |(n, first)| {
+            let instances = plural(n, "instance is", "instances are");
+            format!("{instances} beyond recovery, the first since {}.", clock(first))
+        });
+        let started = aftermath.became(STARTED).map_or_else(String::new, |(n, first)| {
+            format!("An operator started {} from {} on.", plural(n, "instance", "instances"), clock(first))
+        });
+        join(&[stopped, terminal, started])
     }
 
     fn assumptions(&self) -> Vec<String> {
-        vec![format!(
-            "MA-D19: RDS notices an unusable key after {} to {} s, and stops the instance {} s later (documented: 2 h)",
-            self.detect_min_s, self.detect_max_s, self.stop_after_s
-        )]
+        let mut assumptions = vec![
+            format!("MA-D2: RDS polls the key of its instances every {} s", self.check_every_s),
+            format!(
+                "MA-D19: RDS notices an unusable key after {} to {} s, and stops the instance {} s later (documented: 2 h)",
+                self.detect_min_s, self.detect_max_s, self.stop_after_s
+            ),
+        ];
+        if self.unstoppable > 0 {
+            assumptions.push(
+                "MA-D20: an instance that cannot be stopped goes straight to the terminal state".into(),
+            );
+        }
+        if self.without_backups > 0 {
+            assumptions.push(format!(
+                "RDS: maintenance detaches an instance's volumes every {} s on average (not published)",
+                self.maintenance_every_s
+            ));
+        }
+        assumptions
     }
 }
 
@@ -145,30 +174,105 @@ struct Instances {
     desk: Rc<Desk>,
     caller: Caller,
     storage: Objects,
-    stopped: RefCell<BTreeSet<usize>>,
-    stop_after: Vec<Duration>,
+    instances: RefCell<Vec<Instance>>,
+    /// Draws when the next maintenance comes.
+    maintenance: RefCell<Draws>,
+    /// RDS polls the key.
+    watched: Cell<bool>,
+}
+
+struct Instance {
+    state: State,
+    /// How long its key must be lost for RDS to stop it.
+    stop_after: Duration,
+    stoppable: bool,
+    backups: bool,
+    /// When maintenance next detaches its volumes, if it has no backups.
+    detaches_at: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Stopped { since: Duration },
+    Terminal,
 }
 
 impl Instances {
     async fn create_instance(self: Rc<Self>) -> ServiceOutcome {
-        let made = self.desk.encrypt_and_decrypt(&self.caller).await;
+        let operation = KmsOperation::GenerateDataKeyWithoutPlaintext;
+        let made = self.desk.encrypt_and_decrypt(operation, &self.caller).await;
         VISIBLE.outcome(made.map(|key| {
             if !self.storage.is_full() {
-                let instance = self.storage.keep(key.clone(), 0.0);
-                tokio::task::spawn_local(self.clone().watch(instance, key));
+                self.storage.keep(key.clone(), 0.0);
+                if !self.watched.replace(true) {
+                    tokio::task::spawn_local(self.clone().watch(key));
+                }
             }
         }))
     }
 
-    /// RDS's slow eye on the instance's key.
-    async fn watch(self: Rc<Self>, instance: usize, key: CiphertextBlob) {
+    /// RDS's slow eye on the key.
+    async fn watch(self: Rc<Self>, key: CiphertextBlob) {
         let every = Duration::from_secs(self.settings.check_every_s);
-        // Spread, so that the instances do not all ask in the same second.
-        let first = every.mul_f64((instance + 1) as f64 / f64::from(self.settings.instances));
-        let patience = self.stop_after[instance];
-        if key_is_lost(&self.desk, &key, &self.caller, first, every, patience).await {
-            self.stopped.borrow_mut().insert(instance);
-            self.desk.record_damage(instance);
+        let look = |now, state| {
+            for (number, instance) in self.instances.borrow_mut().iter_mut().enumerate() {
+                self.look_at(number, instance, now, state);
+            }
+        };
+        watch_key(&self.desk, &key, &self.caller, every, look).await;
+    }
+
+    fn look_at(self: &Rc<Self>, number: usize, instance: &mut Instance, now: Duration, key: KeyState) {
+        let detached = now >= instance.detaches_at;
+        if detached {
+            let mean = Duration::from_secs(self.settings.maintenance_every_s);
+            instance.detaches_at = now + mean.mul_f64(self.maintenance.borrow_mut().exponential());
+        }
+        match instance.state {
+            State::Running if (instance.backups || detached) && key.lost_for(instance.stop_after, now) => {
+                self.desk.record_damage(number, if instance.stoppable { STOPPED } else { TERMINAL });
+                if instance.stoppable {
+                    instance.state = State::Stopped { since: now };
+                    self.desk.leave_to_do(TO_START, 1);
+                } else {
+                    self.give_up(instance, now);
+                }
+            }
+            State::Stopped { since }
+                if now >= since + Duration::from_secs(self.settings.terminal_after_s) =>
+            {
+                self.desk.done(TO_START, 1);
+                self.desk.record_damage(number, TERMINAL);
+                self.give_up(instance, now);
+            }
+            State::Stopped { .. } if self.settings.operator_delay_s > 0 => {
+                if key.usable_for(Duration::from_secs(self.settings.operator_delay_s), now) {
+                    tokio::task::spawn_local(self.clone().start_stopped(number));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn give_up(&self, instance: &mut Instance, now: Duration) {
+        instance.state = State::Terminal;
+        self.desk.lose(LOST, 1, now);
+        self.desk.leave_to_do(TO_RESTORE, 1);
+    }
+
+    /// An operator calls start-db-instance; if that fails, after the next poll once more.
+    async fn start_stopped(self: Rc<Self>, number: usize) {
+        let Some(key) = self.storage.get(number) else { return };
+        if self.desk.decrypt(&key, &self.caller).await.result.is_err() {
+            return;
+        }
+        if let Some(instance) = self.instances.borrow_mut().get_mut(number)
+            && let State::Stopped { .. } = instance.state
+        {
+            instance.state = State::Running;
+            self.desk.done(TO_START, 1);
+            self.desk.record_damage(number, STARTED);
         }
     }
 
@@ -180,12 +284,13 @@ impl Instances {
     }
 
     async fn query(self: Rc<Self>, place: f64) -> ServiceOutcome {
-        match self.storage.pick(place) {
-            Some((instance, _)) if self.stopped.borrow().contains(&instance) => {
-                ServiceOutcome::Failed { visible: INSTANCE_STOPPED, kms: None, attempts: 0 }
-            }
-            Some(_) => ServiceOutcome::ServedByHeldKey,
-            None => self.create_instance().await,
+        let Some((number, _)) = self.storage.pick(place) else { return self.create_instance().await };
+        let state = self.instances.borrow().get(number).map(|instance| instance.state);
+        let refused = |visible| ServiceOutcome::Failed { visible, kms: None, attempts: 0 };
+        match state {
+            Some(State::Stopped { .. }) => refused(INSTANCE_STOPPED),
+            Some(State::Terminal) => refused(INSTANCE_TERMINAL),
+            _ => ServiceOutcome::ServedByHeldKey,
         }
     }
 }

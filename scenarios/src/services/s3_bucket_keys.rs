@@ -2,79 +2,41 @@
 //! once per bucket key and requester (downstream-services 3.2). How long is not published: MA-D15.
 
 use super::cache::KeyCache;
-use super::desk::{Damage, Desk};
+use super::desk::Desk;
 use super::draws::Draws;
 use super::s3::{VIA, VISIBLE};
-use super::settings::{Checks, IN_FLIGHT_MAX, ROLES, ROLES_MAX};
-use super::stats::{ServiceStats, WindowTally, join};
+use super::settings::{Parameters, ROLES, ROLES_MAX, settings};
+use super::stats::{WindowTally, join};
 use super::{Model, Service, SettingsError, Work};
 use crate::kms::{Caller, CiphertextBlob, KmsOperation};
 use crate::trace::ServiceOutcome;
-use serde::Deserialize;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// `kind = "s3-bucket-keys"`. Requesters write, read back what they wrote last, and now and then read old data, which
-/// lies under one of many older bucket keys.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct S3BucketKeys {
+settings! {
+    /// `kind = "s3-bucket-keys"`. Requesters write, read back what they wrote last, and now and then read old data, which
+    /// lies under one of many older bucket keys.
+    S3BucketKeys, "s3-bucket-keys", "S3 with Bucket Keys";
     /// GET and PUT requests per second; above 0 to 100,000; default 100.
-    pub rate_per_s: f64,
+    rate_per_s = 100.0;
     /// Share of PUT among them; 0 to 1; default 0.3.
-    pub write_share: f64,
+    write_share: f64 = 0.3, share();
     /// Share of GETs of old data among them; 0 to 1, and at most 1 with `write_share`; default 0.02.
-    pub old_read_share: f64,
+    old_read_share: f64 = 0.02, share();
     /// Roles that use the bucket, each with a cache of its own; 1 to 16; default 8.
-    pub requesters: u32,
+    requesters: u32 = 8, count(1..=ROLES_MAX);
     /// Older bucket keys under which data lies; 1 to 500; default 100.
-    pub old_bucket_keys: u32,
+    old_bucket_keys: u32 = 100, count(1..=500);
     /// Seconds S3 keeps a bucket key for a requester, without early refresh (MA-D15); 1 to 86,400; default 300.
-    pub ttl_s: u64,
-    /// Requests that wait for an answer at most; default 10,000.
-    pub in_flight_max: u32,
-}
-
-impl Default for S3BucketKeys {
-    fn default() -> Self {
-        Self {
-            rate_per_s: 100.0,
-            write_share: 0.3,
-            old_read_share: 0.02,
-            requesters: 8,
-            old_bucket_keys: 100,
-            ttl_s: 300,
-            in_flight_max: IN_FLIGHT_MAX,
-        }
-    }
+    ttl_s: u64 = 300, seconds();
 }
 
 impl Service for S3BucketKeys {
-    fn name(&self) -> &'static str {
-        "s3-bucket-keys"
-    }
-
-    fn title(&self) -> &'static str {
-        "S3 with Bucket Keys"
-    }
-
-    fn rate_per_s(&self) -> f64 {
-        self.rate_per_s
-    }
-
-    fn in_flight_max(&self) -> u32 {
-        self.in_flight_max
-    }
-
     fn check(&self) -> Result<(), SettingsError> {
-        Checks::of(self.name())
-            .load(self.rate_per_s, self.in_flight_max)
-            .shares(["write_share", "old_read_share"], [self.write_share, self.old_read_share])
-            .count("requesters", self.requesters, 1..=ROLES_MAX)
-            .count("old_bucket_keys", self.old_bucket_keys, 1..=500)
-            .seconds("ttl_s", self.ttl_s)
+        self.ranges()
+            .together(["write_share", "old_read_share"], [self.write_share, self.old_read_share])
             .done()
     }
 
@@ -97,10 +59,6 @@ impl Service for S3BucketKeys {
     fn kept_working(&self, worst: &WindowTally) -> String {
         let kept = format!("S3 keeps a bucket key for {} s per requester, assumption MA-D15", self.ttl_s);
         join(&[worst.in_general(), worst.cache_sentence("cached bucket keys", &kept)])
-    }
-
-    fn lasting_damage(&self, _stats: &ServiceStats, _damage: &[Damage]) -> String {
-        String::new()
     }
 
     fn assumptions(&self) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Ranges of parameters, and what a user reads who leaves one.
+//! The parameters of a service as a table, their ranges, and what a user reads who leaves one.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -28,7 +28,7 @@ pub(super) struct Checks {
     first: Result<(), SettingsError>,
 }
 
-const DAY_S: u64 = 86_400;
+pub(super) const DAY_S: u64 = 86_400;
 
 impl Checks {
     pub(super) fn of(kind: &'static str) -> Self {
@@ -42,12 +42,19 @@ impl Checks {
         self
     }
 
-    /// `rate_per_s` and `in_flight_max`, which every service has.
-    pub(super) fn load(self, rate_per_s: f64, in_flight_max: u32) -> Self {
+    /// What every service has.
+    pub(super) fn load(self, load: &Load) -> Self {
+        let Load { rate_per_s, in_flight_max, represents } = *load;
         self.require(rate_per_s > 0.0 && rate_per_s <= 100_000.0, "rate_per_s", || {
             format!("is {rate_per_s}; write a number above 0 and at most 100000 (user requests per second)")
         })
         .count("in_flight_max", in_flight_max, 1..=1_000_000)
+        .count("represents", represents, 1..=1_000_000)
+    }
+
+    /// A switch or a word: whatever could be read is right.
+    pub(super) fn any<T>(self, _key: &'static str, _value: T) -> Self {
+        self
     }
 
     pub(super) fn count(self, key: &'static str, n: u32, allowed: RangeInclusive<u32>) -> Self {
@@ -64,23 +71,48 @@ impl Checks {
     }
 
     /// Two shares of the same whole.
-    pub(super) fn shares(self, keys: [&'static str; 2], shares: [f64; 2]) -> Self {
+    pub(super) fn together(self, keys: [&'static str; 2], shares: [f64; 2]) -> Self {
         let sum = shares[0] + shares[1];
-        self.share(keys[0], shares[0]).share(keys[1], shares[1]).require(sum <= 1.0, keys[1], || {
+        self.require(sum <= 1.0, keys[1], || {
             format!("and {} add up to {sum}; together they can be at most 1", keys[0])
         })
     }
 
     pub(super) fn seconds(self, key: &'static str, s: u64) -> Self {
-        self.require((1..=DAY_S).contains(&s), key, || {
-            format!("is {s}; write whole seconds from 1 to {DAY_S} (one day)")
+        self.seconds_in(key, s, 1..=DAY_S)
+    }
+
+    pub(super) fn seconds_in(self, key: &'static str, s: u64, allowed: RangeInclusive<u64>) -> Self {
+        let (least, most) = (allowed.start(), allowed.end());
+        self.require(allowed.contains(&s), key, || {
+            let in_words = match most / DAY_S {
+                _ if most % DAY_S != 0 => String::new(),
+                1 => " (one day)".to_owned(),
+                days => format!(" ({days} days)"),
+            };
+            format!("is {s}; write whole seconds from {least} to {most}{in_words}")
         })
     }
 
-    /// A range of durations given by two keys.
-    pub(super) fn seconds_range(self, keys: [&'static str; 2], s: [u64; 2]) -> Self {
-        self.seconds(keys[0], s[0]).seconds(keys[1], s[1]).require(s[0] <= s[1], keys[0], || {
+    /// Two durations of which one is not above the other.
+    pub(super) fn ordered(self, keys: [&'static str; 2], s: [u64; 2]) -> Self {
+        self.require(s[0] <= s[1], keys[0], || {
             format!("is {}, above {} = {}; write the smaller one first", s[0], keys[1], s[1])
+        })
+    }
+
+    /// A part of a whole, both counted.
+    pub(super) fn part(self, keys: [&'static str; 2], n: [u32; 2]) -> Self {
+        self.require(n[0] <= n[1], keys[0], || {
+            format!("is {}, more than there are: {} = {}", n[0], keys[1], n[1])
+        })
+    }
+
+    /// Two kinds of principals, all of them different.
+    pub(super) fn roles(self, keys: [&'static str; 2], n: [u32; 2]) -> Self {
+        let sum = u64::from(n[0]) + u64::from(n[1]);
+        self.require(sum <= u64::from(ROLES_MAX), keys[1], || {
+            format!("and {} add up to {sum}; together they can be at most {ROLES_MAX}", keys[0])
         })
     }
 
@@ -88,6 +120,80 @@ impl Checks {
         self.first
     }
 }
+
+/// What every service has: how much is asked of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) rate_per_s: f64,
+    pub(super) in_flight_max: u32,
+    pub(super) represents: u32,
+}
+
+/// A service's parameters, as [`settings!`] makes them.
+pub(super) trait Parameters {
+    fn name(&self) -> &'static str;
+    fn title(&self) -> &'static str;
+    fn load(&self) -> Load;
+    /// The checks of each parameter by itself, to be followed by those of several together.
+    fn ranges(&self) -> Checks;
+}
+
+/// The parameters of one service as a table: after its doc, kind, title and rate, each line has a key with type, default
+/// and check. A check is a method of [`Checks`] that takes key, value and what stands in the parentheses.
+macro_rules! settings {
+    (
+        $(#[$about:meta])* $Name:ident, $kind:literal, $title:literal;
+        $(#[$rate_doc:meta])* rate_per_s = $rate:literal;
+        $($(#[$doc:meta])* $key:ident: $type:ty = $default:expr, $check:ident($($argument:expr)?);)*
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $Name {
+            $(#[$rate_doc])*
+            pub rate_per_s: f64,
+            $($(#[$doc])* pub $key: $type,)*
+            /// Requests that wait for an answer at most; one more fails at once; 1 to 1,000,000; default 10,000.
+            pub in_flight_max: u32,
+            /// How many callers one simulated caller stands for; 1 to 1,000,000; default 1. Requests, failures and what
+            /// they carried count as so many in the report; calls of KMS, and resources such as tables, as they are.
+            pub represents: u32,
+        }
+
+        impl Default for $Name {
+            fn default() -> Self {
+                Self {
+                    rate_per_s: $rate,
+                    $($key: $default,)*
+                    in_flight_max: $crate::services::settings::IN_FLIGHT_MAX,
+                    represents: 1,
+                }
+            }
+        }
+
+        impl $crate::services::settings::Parameters for $Name {
+            fn name(&self) -> &'static str {
+                $kind
+            }
+
+            fn title(&self) -> &'static str {
+                $title
+            }
+
+            fn load(&self) -> $crate::services::settings::Load {
+                let Self { rate_per_s, in_flight_max, represents, .. } = *self;
+                $crate::services::settings::Load { rate_per_s, in_flight_max, represents }
+            }
+
+            fn ranges(&self) -> $crate::services::settings::Checks {
+                $crate::services::settings::Checks::of($kind)
+                    .load(&self.load())
+                    $(.$check(stringify!($key), self.$key $(, $argument)?))*
+            }
+        }
+    };
+}
+pub(super) use settings;
 
 /// Enough for any user who waits: reached only when KMS is slow for long under a high rate.
 pub(super) const IN_FLIGHT_MAX: u32 = 10_000;

@@ -77,6 +77,19 @@ impl ServiceStats {
         }
     }
 
+    /// The same if every event stood for so many.
+    pub(super) fn times(&self, n: u64) -> Self {
+        let window = |window: &WindowTally| WindowTally {
+            by_kms: window.by_kms * n,
+            from_cache: window.from_cache * n,
+            from_held_key: window.from_held_key * n,
+            failed: window.failed * n,
+            failed_since: window.failed_since * n,
+            ..window.clone()
+        };
+        Self { failed: self.failed * n, windows: self.windows.iter().map(window).collect() }
+    }
+
     /// The fault during which most requests failed, the first of them if several did equal harm.
     pub fn worst_window(&self) -> Option<&WindowTally> {
         self.windows.iter().rev().max_by_key(|window| window.failed)

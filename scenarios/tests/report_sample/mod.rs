@@ -264,6 +264,7 @@ fn service(
     ServiceResult {
         name: life.name.into(),
         title: life.title.into(),
+        represents: 1,
         requests,
         failures,
         from_cache: if life.title.contains("Keys") || life.name == "dynamodb" { requests * 4 / 5 } else { 0 },
@@ -289,6 +290,8 @@ fn service(
         },
         kept_working: life.kept_working.into(),
         lasting_damage: life.lasting_damage.into(),
+        lost: Vec::new(),
+        manual: Vec::new(),
         ok,
         failed,
     }

@@ -1,0 +1,119 @@
+//! CloudWatch Logs: what is ingested is encrypted, what is read is decrypted, both with keys cached for a time (MA-D32). Agents
+//! buffer what is not accepted and drop what their buffer does not hold: those log events are lost, just when they are wanted
+//! (downstream-services 5.6).
+
+use super::cache::KeyCache;
+use super::cached_keys::{CachedKeys, WriteKey};
+use super::desk::{Desk, Visible};
+use super::draws::Draws;
+use super::objects::Objects;
+use super::settings::{ROLES_MAX, settings};
+use super::stats::{WindowTally, join};
+use super::{Model, Service, Work};
+use crate::trace::ServiceOutcome;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+settings! {
+    /// `kind = "cloudwatch-logs"`. Agents put batches of log events (PutLogEvents, a GenerateDataKey when the key has expired);
+    /// people and alarms read (GetLogEvents, FilterLogEvents, StartQuery, a Decrypt then).
+    CloudwatchLogs, "cloudwatch-logs", "CloudWatch Logs";
+    /// Batches put, and reads, per second; above 0 to 100,000; default 50.
+    rate_per_s = 50.0;
+    /// Share of reads among them; 0 to 1; default 0.05.
+    read_share: f64 = 0.05, share();
+    /// Log groups; 1 to 500; default 10.
+    log_groups: u32 = 10, count(1..=500);
+    /// Roles that agents and readers act as, for every group; 1 to 16; default 4.
+    principals: u32 = 4, count(1..=ROLES_MAX);
+    /// Seconds CloudWatch Logs keeps a key for a group and a role (MA-D32); 1 to 86,400; default 300.
+    ttl_s: u64 = 300, seconds();
+    /// Log events of one batch; 1 to 10,000; default 50.
+    events_per_batch: u32 = 50, count(1..=10_000);
+    /// Log events that the agents of one group and role buffer together; 0 to 100,000,000; default 50,000.
+    agent_buffer_events: u32 = 50_000, count(0..=100_000_000);
+}
+
+/// MA-D32: not documented.
+const VISIBLE: Visible = Visible::always("ServiceUnavailableException (500)");
+const VIA: &str = "logs.us-east-1.amazonaws.com";
+const DROPPED: &str = "log events dropped by agents with a full buffer";
+
+impl Service for CloudwatchLogs {
+    fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
+        Rc::new(Logs {
+            keys: CachedKeys {
+                principals: desk.callers(self.principals, VIA),
+                resources: Objects::new(self.log_groups as usize),
+                cache: KeyCache::new().aged(draws),
+                visible: &VISIBLE,
+                ttl: Duration::from_secs(self.ttl_s),
+                desk,
+            },
+            buffered: RefCell::default(),
+            settings: self.clone(),
+        })
+    }
+
+    fn kept_working(&self, worst: &WindowTally) -> String {
+        let kept = format!("CloudWatch Logs keeps a key for {} s per log group and role, MA-D32", self.ttl_s);
+        join(&[worst.in_general(), worst.cache_sentence("cached keys", &kept)])
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        vec![
+            format!(
+                "MA-D32: CloudWatch Logs reads and ingests for {} s after the onset, then answers ServiceUnavailableException",
+                self.ttl_s
+            ),
+            "MA-D34: failures are not cached".into(),
+        ]
+    }
+}
+
+struct Logs {
+    settings: CloudwatchLogs,
+    keys: CachedKeys,
+    /// Log events that agents hold, by group and role.
+    buffered: RefCell<BTreeMap<(usize, usize), u64>>,
+}
+
+impl Logs {
+    async fn put(self: Rc<Self>, group: usize, principal: usize) -> ServiceOutcome {
+        let outcome = self.keys.write((group, principal, 0), WriteKey::Generate).await;
+        if matches!(outcome, ServiceOutcome::Failed { .. }) {
+            let desk = &self.keys.desk;
+            let batch = u64::from(self.settings.events_per_batch);
+            let mut buffers = self.buffered.borrow_mut();
+            let buffered = buffers.entry((group, principal)).or_insert(0);
+            let room = u64::from(self.settings.agent_buffer_events).saturating_sub(*buffered);
+            *buffered += batch.min(room);
+            desk.lose(DROPPED, desk.represented(batch.saturating_sub(room)), desk.now());
+        } else {
+            // What was buffered goes out with it.
+            self.buffered.borrow_mut().remove(&(group, principal));
+        }
+        outcome
+    }
+}
+
+impl Model for Logs {
+    fn resources(&self) -> usize {
+        self.settings.log_groups as usize
+    }
+
+    fn create(self: Rc<Self>, _number: usize) -> Work {
+        Box::pin(async move { self.keys.create(0).await })
+    }
+
+    fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
+        let (group, principal) = (draws.below(self.resources()), draws.below(self.keys.principals.len()));
+        if draws.unit() < self.settings.read_share {
+            Box::pin(async move { self.keys.read((group, principal, 1)).await })
+        } else {
+            Box::pin(self.put(group, principal))
+        }
+    }
+}

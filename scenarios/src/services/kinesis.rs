@@ -1,0 +1,230 @@
+//! Kinesis Data Streams with SSE-KMS: about twelve KMS calls in five minutes for each stream and set of credentials. Producers
+//! without a buffer lose data from the onset, unread records expire at retention, and whoever catches up after the outage
+//! calls KMS more often (downstream-services 4.3; MA-D24, MA-D25).
+
+use super::backlog::Backlog;
+use super::cache::KeyCache;
+use super::cached_keys::{CachedKeys, WriteKey};
+use super::desk::{Desk, Visible};
+use super::draws::Draws;
+use super::objects::Objects;
+use super::retry::Tried;
+use super::settings::{Parameters, settings};
+use super::stats::{WindowTally, join};
+use super::{Model, Service, SettingsError, Work};
+use crate::trace::ServiceOutcome;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+settings! {
+    /// `kind = "kinesis"`. Producers put records (GenerateDataKey), consumers get them in batches (Decrypt), each when one of
+    /// their keys has expired. Consumers keep trying, as the Kinesis Client Library does (MA-D24).
+    Kinesis, "kinesis", "Kinesis data streams";
+    /// Records put, and gets, per second; above 0 to 100,000; default 50.
+    rate_per_s = 50.0;
+    /// Share of gets among them; 0 to 1; default 0.5.
+    get_share: f64 = 0.5, share();
+    /// Streams; 1 to 500; default 3.
+    streams: u32 = 3, count(1..=500);
+    /// Sets of credentials that put to every stream; 1 to 15; default 2.
+    producers: u32 = 2, count(1..=15);
+    /// Sets of credentials that read every stream, each all of it; 1 to 15, and at most 16 with `producers`; default 2.
+    consumers: u32 = 2, count(1..=15);
+    /// Seconds Kinesis keeps a data key; 1 to 86,400; default 300 (documented as about 5 min).
+    ttl_s: u64 = 300, seconds();
+    /// Keys it keeps for a stream and a set of credentials; 1 to 100; default 12 (documented: about 12 calls in 5 min).
+    keys_per_stream: u32 = 12, count(1..=100);
+    /// Further calls of KMS that a get makes that reads behind the tip, where other keys were in use; 0 to 100; default 1.
+    /// Documented without a number.
+    catch_up_calls: u32 = 1, count(0..=100);
+    /// Records of one get at most (`Limit`); 1 to 10,000; default 10.
+    records_per_get: u32 = 10, count(1..=10_000);
+    /// Seconds after which records expire; 86,400 (24 h) to 31,536,000 (365 days); default 86,400.
+    retention_s: u64 = 86_400, seconds_in(86_400..=31_536_000);
+    /// Whether producers keep what they cannot put until they can; default false: it is lost.
+    producers_buffer: bool = false, any();
+}
+
+const VISIBLE: Visible = Visible {
+    invalid_state: "KMSInvalidStateException (400)",
+    internal: "InternalFailure (500)",
+    throttled: "KMSThrottlingException (400)",
+    disabled: "KMSDisabledException (400)",
+};
+const VIA: &str = "kinesis.us-east-1.amazonaws.com";
+/// What a consumer meets that comes back with a shard iterator older than [`ITERATOR_LIVES`].
+const ITERATOR_EXPIRED: &str = "ExpiredIteratorException (400)";
+const ITERATOR_LIVES: Duration = Duration::from_secs(300);
+const NOT_PUT: &str = "records that producers without a buffer could not put";
+const TOO_OLD: &str = "records past their retention, unread";
+/// A consumer with no more unread records than this is at the tip.
+const AT_THE_TIP: u64 = 1_000;
+
+impl Service for Kinesis {
+    fn check(&self) -> Result<(), SettingsError> {
+        self.ranges().roles(["producers", "consumers"], [self.producers, self.consumers]).done()
+    }
+
+    fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
+        Rc::new(Streams {
+            keys: CachedKeys {
+                principals: desk.callers(self.producers + self.consumers, VIA),
+                resources: Objects::new(self.streams as usize),
+                cache: KeyCache::new().aged(draws),
+                visible: &VISIBLE,
+                ttl: Duration::from_secs(self.ttl_s),
+                desk,
+            },
+            readers: RefCell::default(),
+            buffered: RefCell::default(),
+            settings: self.clone(),
+        })
+    }
+
+    fn kept_working(&self, worst: &WindowTally) -> String {
+        let kept = format!("Kinesis keeps a data key for about {} s per stream and credentials", self.ttl_s);
+        join(&[worst.in_general(), worst.cache_sentence("cached data keys", &kept)])
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        vec![
+            "MA-D24: consumers keep trying, as the Kinesis Client Library does".into(),
+            format!("MA-D25: Kinesis keys fail 0 to {} s after the onset, uniformly", self.ttl_s),
+            format!(
+                "Kinesis: a get behind the tip makes {} further KMS calls (documented without a number)",
+                self.catch_up_calls
+            ),
+            "MA-D34: failures are not cached".into(),
+        ]
+    }
+}
+
+struct Streams {
+    settings: Kinesis,
+    keys: CachedKeys,
+    /// Where each consumer stands, by stream and consumer.
+    readers: RefCell<BTreeMap<(usize, usize), Reader>>,
+    /// What producers keep that they could not put, by stream and producer.
+    buffered: RefCell<BTreeMap<(usize, usize), u64>>,
+}
+
+struct Reader {
+    unread: Backlog,
+    /// When it last got records, and with them an iterator.
+    last_get: Duration,
+}
+
+impl Streams {
+    async fn put(self: Rc<Self>, stream: usize, producer: usize, part: u8) -> ServiceOutcome {
+        let outcome = self.keys.write((stream, producer, part), WriteKey::Generate).await;
+        let desk = &self.keys.desk;
+        if !matches!(outcome, ServiceOutcome::Failed { .. }) {
+            let buffered = self.buffered.borrow_mut().remove(&(stream, producer)).unwrap_or(0);
+            self.add(stream, 1 + buffered);
+        } else if self.settings.producers_buffer {
+            *self.buffered.borrow_mut().entry((stream, producer)).or_insert(0) += 1;
+        } else {
+            desk.lose(NOT_PUT, desk.represented(1), desk.now());
+        }
+        outcome
+    }
+
+    /// Every consumer has so many more to read.
+    fn add(&self, stream: usize, records: u64) {
+        let now = self.keys.desk.now();
+        let Kinesis { producers, consumers, retention_s, .. } = self.settings;
+        let mut readers = self.readers.borrow_mut();
+        for consumer in 0..consumers as usize {
+            let reader = readers.entry((stream, producers as usize + consumer)).or_insert_with(|| Reader {
+                unread: Backlog::new(Duration::from_secs(retention_s)),
+                last_get: now,
+            });
+            reader.unread.add(records, now);
+        }
+    }
+
+    async fn get(self: Rc<Self>, stream: usize, consumer: usize, part: u8) -> ServiceOutcome {
+        let desk = &self.keys.desk;
+        let outcome = self.keys.read((stream, consumer, part)).await;
+        self.expire((stream, consumer));
+        if matches!(outcome, ServiceOutcome::Failed { .. }) {
+            return outcome;
+        }
+        let (iterator_expired, behind) = match self.readers.borrow_mut().get_mut(&(stream, consumer)) {
+            Some(reader) => {
+                let expired = desk.now() > reader.last_get + ITERATOR_LIVES;
+                reader.last_get = desk.now();
+                (expired, reader.unread.len() > AT_THE_TIP)
+            }
+            None => (false, false),
+        };
+        if iterator_expired {
+            // It asks for another and comes back.
+            return ServiceOutcome::Failed { visible: ITERATOR_EXPIRED, kms: None, attempts: 0 };
+        }
+        if behind {
+            let caught_up = self.read_behind(stream, consumer).await;
+            if caught_up.result.is_err() {
+                return VISIBLE.outcome(caught_up);
+            }
+        }
+        if let Some(reader) = self.readers.borrow_mut().get_mut(&(stream, consumer)) {
+            reader.unread.take(u64::from(self.settings.records_per_get));
+        }
+        outcome
+    }
+
+    /// Records behind the tip lie under keys that are no longer held.
+    async fn read_behind(&self, stream: usize, consumer: usize) -> Tried<()> {
+        let mut read = Tried { result: Ok(()), attempts: 0 };
+        let Some(key) = self.keys.resources.get(stream) else { return read };
+        for _ in 0..self.settings.catch_up_calls {
+            let opened = self.keys.desk.decrypt(&key, &self.keys.principals[consumer]).await;
+            read = Tried { result: opened.result, attempts: read.attempts + opened.attempts };
+            if read.result.is_err() {
+                break;
+            }
+        }
+        read
+    }
+
+    fn expire(&self, reader: (usize, usize)) {
+        let desk = &self.keys.desk;
+        let now = desk.now().min(desk.until());
+        let expired = self.readers.borrow_mut().get_mut(&reader).and_then(|it| it.unread.expire(now));
+        if let Some((count, at)) = expired {
+            desk.lose(TOO_OLD, desk.represented(count), at);
+        }
+    }
+}
+
+impl Model for Streams {
+    fn resources(&self) -> usize {
+        self.settings.streams as usize
+    }
+
+    fn create(self: Rc<Self>, _number: usize) -> Work {
+        Box::pin(async move { self.keys.create(0).await })
+    }
+
+    fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
+        let stream = draws.below(self.resources());
+        let (kind, principal) = (draws.unit(), draws.unit());
+        let Kinesis { get_share, producers, consumers, keys_per_stream, .. } = self.settings;
+        let part = draws.below(keys_per_stream as usize) as u8;
+        let (producers, consumers) = (producers as usize, consumers as usize);
+        let among = |n: usize| ((principal * n as f64) as usize).min(n - 1);
+        if kind < get_share {
+            Box::pin(self.get(stream, producers + among(consumers), part))
+        } else {
+            Box::pin(self.put(stream, among(producers), part))
+        }
+    }
+
+    fn settle(&self) {
+        let readers: Vec<(usize, usize)> = self.readers.borrow().keys().copied().collect();
+        readers.into_iter().for_each(|reader| self.expire(reader));
+    }
+}
