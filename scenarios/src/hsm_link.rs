@@ -347,12 +347,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_named_with_its_remedy() {
-        let check = |change: fn(&mut HsmLinkFile), per_proxy| {
+        type Change = fn(&mut HsmLinkFile);
+        let check = |change: Change, per_proxy| {
             let mut file = HsmLinkFile::default();
             change(&mut file);
             file.check(per_proxy)
         };
-        let changes: [(fn(&mut HsmLinkFile), &str); 6] = [
+        let changes: [(Change, &str); 6] = [
             (|it| it.loss = 1.1, "loss is between 0 and 1, not 1.1"),
             (|it| it.rtt_ms = f64::NAN, "rtt_ms is between 0 and 10000, not NaN"),
             (|it| it.sessions_max = 0, "sessions_max is between 1 and 1024, not 0"),

@@ -189,13 +189,14 @@ mod tests {
     fn settings_out_of_range_are_named() {
         assert_eq!(ClientSettings::default().check(), Ok(()));
         assert_eq!(ServerSettings::default().check(), Ok(()));
-        let client = |change: fn(&mut ClientSettings)| {
+        type Change = fn(&mut ClientSettings);
+        let client = |change: Change| {
             let mut settings = ClientSettings::default();
             change(&mut settings);
             settings.check().map_err(|error| error.to_string())
         };
         assert_eq!(client(|it| it.probe_interval = Duration::ZERO), Ok(()));
-        let changes: [(fn(&mut ClientSettings), &str); 10] = [
+        let changes: [(Change, &str); 10] = [
             (|it| it.sessions_max = 0, "sessions_max is 0"),
             (|it| it.sessions_max = 1_025, "from 1 to 1024"),
             (|it| it.queue_max = 0, "queue_max is 0"),

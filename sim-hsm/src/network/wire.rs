@@ -460,8 +460,7 @@ mod tests {
         let error = (prop::sample::select(KINDS.to_vec()), any::<Option<u64>>(), ".{0,100}")
             .prop_map(|(kind, ck_rv, detail)| Response::Failed(HsmError { kind, ck_rv, detail }));
         prop_oneof![
-            Just(Response::Opened),
-            Just(Response::Alive),
+            any::<bool>().prop_map(|alive| if alive { Response::Alive } else { Response::Opened }),
             facts,
             sealeds().prop_map(Response::Sealed),
             prop::collection::vec(any::<u8>(), 0..300)
