@@ -67,7 +67,13 @@ pub async fn intrude(
     mut random: ChaCha20Rng,
 ) {
     // Its connections are never kept, so that each attempt meets whichever proxy is next.
-    let limits = ClientLimits { hosts: 1, patience: PATIENCE, idle: Duration::ZERO, connect_retry: false };
+    let limits = ClientLimits {
+        hosts: 1,
+        patience: PATIENCE,
+        idle: Duration::ZERO,
+        lifetime: None,
+        connect_retry: false,
+    };
     let client = XksClient::new(dial, tls, limits);
     let genuine = Signer::new(target.access_key_id, secret, target.region);
     let wrong = Signer::new(

@@ -8,8 +8,8 @@ use crate::invariants;
 use crate::kms::cloudwatch::CloudWatch;
 use crate::recording::{Phase, ServiceFigures};
 use crate::result::{
-    AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, PhaseResult, RangSpan, RunResult, ServiceResult,
-    Toll,
+    AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, PhaseResult, RangSpan, RunResult,
+    ServiceResult, Toll,
 };
 use crate::scenario::{Expectation, Scenario};
 use crate::services::Counted;

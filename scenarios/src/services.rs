@@ -76,7 +76,8 @@ use draws::Draws;
 use rand_chacha::ChaCha20Rng;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
-use settings::Parameters;
+use settings::{Load, Parameters};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -324,6 +325,8 @@ pub fn start(settings: &ServiceSettings, context: ServiceContext) -> ServiceHand
     let mut draws = Draws::new(context.random);
     let arrivals = draws.split();
     let jitter = draws.split();
+    let load = service.load();
+    let again = Rc::new(RefCell::new(draws.split()));
     let desk = Rc::new(Desk::new(
         context.index,
         context.kms,
@@ -334,8 +337,7 @@ pub fn start(settings: &ServiceSettings, context: ServiceContext) -> ServiceHand
     ));
     let model = service.model(desk.clone(), &mut draws);
     tokio::task::spawn_local(create_resources(desk.clone(), model.clone()));
-    let rate_per_s = service.load().rate_per_s;
-    let arrivals = tokio::task::spawn_local(arrive(desk.clone(), model.clone(), rate_per_s, arrivals));
+    let arrivals = tokio::task::spawn_local(arrive(desk.clone(), model.clone(), load, arrivals, again));
     ServiceHandle { settings: settings.clone(), desk, model, arrivals }
 }
 
@@ -355,18 +357,46 @@ async fn create_until_done(desk: Rc<Desk>, model: Rc<dyn Model>, number: usize) 
 }
 
 /// Open loop: the next request comes when it comes, however slow the answers are.
-async fn arrive(desk: Rc<Desk>, model: Rc<dyn Model>, rate_per_s: f64, mut draws: Draws) {
+async fn arrive(
+    desk: Rc<Desk>,
+    model: Rc<dyn Model>,
+    load: Load,
+    mut draws: Draws,
+    again: Rc<RefCell<Draws>>,
+) {
     let begun = Instant::now();
     let open_for = desk.open_for();
     let mut next = Duration::ZERO;
     loop {
-        next += Duration::from_secs_f64(draws.exponential() / rate_per_s);
+        next += Duration::from_secs_f64(draws.exponential() / load.rate_per_s);
         if next >= open_for {
             return;
         }
         sleep_until(begun + next).await;
-        let work = model.clone().request(&mut draws);
+        let first = model.clone().request(&mut draws);
+        let work = match load.caller_attempts {
+            1 => first,
+            _ => Box::pin(insist(model.clone(), load, first, again.clone())),
+        };
         let desk = desk.clone();
         tokio::task::spawn_local(async move { desk.perform(work).await });
+    }
+}
+
+/// A request whose caller's own software tries again, each time with one like it: what the object or table is does not
+/// matter to the outcome, and drawing it anew keeps the model small.
+async fn insist(model: Rc<dyn Model>, load: Load, first: Work, again: Rc<RefCell<Draws>>) -> ServiceOutcome {
+    let pause = Duration::from_millis(u64::from(load.caller_pause_ms));
+    let mut work = first;
+    let mut made = 1;
+    loop {
+        let outcome = work.await;
+        if made >= load.caller_attempts || !matches!(outcome, ServiceOutcome::Failed { .. }) {
+            return outcome;
+        }
+        made += 1;
+        let wait = pause.mul_f64(0.5 + again.borrow_mut().unit());
+        sleep(wait).await;
+        work = model.clone().request(&mut again.borrow_mut());
     }
 }

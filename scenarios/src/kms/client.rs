@@ -60,6 +60,8 @@ pub struct ClientLimits {
     pub patience: Duration,
     /// How long an unused connection is kept.
     pub idle: Duration,
+    /// How long a connection is used at most; `None` for as long as it works.
+    pub lifetime: Option<Duration>,
     /// MA-11.
     pub connect_retry: bool,
 }
@@ -73,8 +75,15 @@ pub struct XksClient {
 }
 
 struct Idle {
-    io: Box<dyn Io>,
+    open: Open,
     since: Instant,
+}
+
+/// An open connection.
+struct Open {
+    io: Box<dyn Io>,
+    /// When it was opened.
+    born: Instant,
 }
 
 /// One proxy call, as the network let it happen.
@@ -121,8 +130,8 @@ impl XksClient {
         exchange: &mut Exchange,
     ) -> Result<Response, Cause> {
         let mut deadline = Instant::now() + self.limits.patience;
-        if let Some(io) = self.take(kms_host, &mut exchange.found_closed) {
-            match self.send(kms_host, io, request, deadline).await {
+        if let Some(open) = self.take(kms_host, &mut exchange.found_closed) {
+            match self.send(kms_host, open, request, deadline).await {
                 Err(Lost::NotWritten) => exchange.found_closed += 1,
                 Err(Lost::Because(cause)) => return Err(cause),
                 Ok(response) => return Ok(response),
@@ -135,8 +144,8 @@ impl XksClient {
             deadline = Instant::now() + self.limits.patience;
             opened = self.open(kms_host, deadline).await;
         }
-        let io = opened.map_err(|not| not.cause)?;
-        self.send(kms_host, io, request, deadline).await.map_err(|lost| match lost {
+        let open = Open { io: opened.map_err(|not| not.cause)?, born: Instant::now() };
+        self.send(kms_host, open, request, deadline).await.map_err(|lost| match lost {
             Lost::NotWritten => Cause::NoConnection,
             Lost::Because(cause) => cause,
         })
@@ -163,37 +172,38 @@ impl XksClient {
     async fn send(
         &self,
         kms_host: usize,
-        mut io: Box<dyn Io>,
+        mut open: Open,
         request: &[u8],
         deadline: Instant,
     ) -> Result<Response, Lost> {
-        let response = match timeout_at(deadline, exchange_bytes(&mut io, request)).await {
+        let response = match timeout_at(deadline, exchange_bytes(&mut open.io, request)).await {
             Ok(result) => result?,
             Err(_) => return Err(Lost::Because(Cause::TimedOut)),
         };
-        if response.reusable && !self.limits.idle.is_zero() {
-            self.put_back(kms_host, io);
+        let outlived = self.limits.lifetime.is_some_and(|lifetime| open.born.elapsed() >= lifetime);
+        if response.reusable && !outlived && !self.limits.idle.is_zero() {
+            self.put_back(kms_host, open);
         }
         Ok(response)
     }
 
     /// The connection used last, if it is not too old and the proxy has not closed it.
-    fn take(&self, kms_host: usize, found_closed: &mut u32) -> Option<Box<dyn Io>> {
+    fn take(&self, kms_host: usize, found_closed: &mut u32) -> Option<Open> {
         let mut pool = self.pools[kms_host].borrow_mut();
         drop_expired(&mut pool, self.limits.idle);
         while let Some(mut idle) = pool.pop_back() {
-            if is_quiet(&mut *idle.io) {
-                return Some(idle.io);
+            if is_quiet(&mut *idle.open.io) {
+                return Some(idle.open);
             }
             *found_closed += 1;
         }
         None
     }
 
-    fn put_back(&self, kms_host: usize, io: Box<dyn Io>) {
+    fn put_back(&self, kms_host: usize, open: Open) {
         let mut pool = self.pools[kms_host].borrow_mut();
         drop_expired(&mut pool, self.limits.idle);
-        pool.push_back(Idle { io, since: Instant::now() });
+        pool.push_back(Idle { open, since: Instant::now() });
     }
 }
 

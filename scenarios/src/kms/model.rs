@@ -773,6 +773,7 @@ pub(super) fn client_limits(settings: &KmsSettings) -> ClientLimits {
         hosts: settings.hosts,
         patience: settings.patience(),
         idle: settings.idle(),
+        lifetime: settings.connection_lifetime(),
         connect_retry: settings.connect_retry,
     }
 }

@@ -4,7 +4,9 @@
 //! it only words them, so that the terminal and the page say the same.
 
 use super::human::{count, counted, duration, latency, list, moment, share};
-use crate::result::{AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, RunResult, ServiceResult, Toll};
+use crate::result::{
+    AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, RunResult, ServiceResult, Toll,
+};
 use std::collections::BTreeMap;
 
 /// Names in one sentence before it says `and 4 more`: the table below it has the rest.

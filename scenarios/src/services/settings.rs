@@ -44,12 +44,14 @@ impl Checks {
 
     /// What every service has.
     pub(super) fn load(self, load: &Load) -> Self {
-        let Load { rate_per_s, in_flight_max, represents } = *load;
+        let Load { rate_per_s, in_flight_max, represents, caller_attempts, caller_pause_ms } = *load;
         self.require(rate_per_s > 0.0 && rate_per_s <= 100_000.0, "rate_per_s", || {
             format!("is {rate_per_s}; write a number above 0 and at most 100000 (user requests per second)")
         })
         .count("in_flight_max", in_flight_max, 1..=1_000_000)
         .count("represents", represents, 1..=1_000_000)
+        .count("caller_attempts", caller_attempts, 1..=100)
+        .count("caller_pause_ms", caller_pause_ms, 1..=600_000)
     }
 
     /// A switch or a word: whatever could be read is right.
@@ -127,6 +129,8 @@ pub(super) struct Load {
     pub(super) rate_per_s: f64,
     pub(super) in_flight_max: u32,
     pub(super) represents: u32,
+    pub(super) caller_attempts: u32,
+    pub(super) caller_pause_ms: u32,
 }
 
 /// A service's parameters, as [`settings!`] makes them.
@@ -158,6 +162,12 @@ macro_rules! settings {
             /// How many callers one simulated caller stands for; 1 to 1,000,000; default 1. Requests, failures and what
             /// they carried count as so many in the report; calls of KMS, and resources such as tables, as they are.
             pub represents: u32,
+            /// How often its callers' own software tries a failed request in all, whatever the error; 1 to 100; default 1.
+            /// The tries of AWS's services at KMS come on top.
+            pub caller_attempts: u32,
+            /// How long that software waits before it tries again, in milliseconds, give or take half of it; 1 to 600,000;
+            /// default 1,000.
+            pub caller_pause_ms: u32,
         }
 
         impl Default for $Name {
@@ -167,6 +177,8 @@ macro_rules! settings {
                     $($key: $default,)*
                     in_flight_max: $crate::services::settings::IN_FLIGHT_MAX,
                     represents: 1,
+                    caller_attempts: 1,
+                    caller_pause_ms: 1_000,
                 }
             }
         }
@@ -181,8 +193,14 @@ macro_rules! settings {
             }
 
             fn load(&self) -> $crate::services::settings::Load {
-                let Self { rate_per_s, in_flight_max, represents, .. } = *self;
-                $crate::services::settings::Load { rate_per_s, in_flight_max, represents }
+                let Self { rate_per_s, in_flight_max, represents, caller_attempts, caller_pause_ms, .. } = *self;
+                $crate::services::settings::Load {
+                    rate_per_s,
+                    in_flight_max,
+                    represents,
+                    caller_attempts,
+                    caller_pause_ms,
+                }
             }
 
             fn ranges(&self) -> $crate::services::settings::Checks {
