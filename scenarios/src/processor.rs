@@ -11,11 +11,9 @@
 //! A request is booked whole when its first byte is read; a new connection costs a handshake (or, without TLS, its first
 //! request). The figures are settings of the scenario; `benches/README.md` has those measured.
 
-use crate::clock::{Clock, Sleep};
+use crate::clock::Clock;
 use crate::net::tcp;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::future::Future;
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,13 +35,16 @@ struct State {
     /// Its own time at the moment `told` of the run.
     own: Duration,
     told: Duration,
-    /// When each core will have done what it was given.
-    free_at: BinaryHeap<Reverse<Duration>>,
-    /// How many times as long everything takes, for each fault in force.
-    factors: Vec<f64>,
-    /// Who waits for work to be done, to be told when the pace changes.
+    cores: usize,
+    /// What the cores are doing, by job, and when each will have done it.
+    running: BTreeMap<u64, Duration>,
+    /// Jobs that wait for a core, in order, with the work of each.
+    queue: BTreeMap<u64, Duration>,
+    /// Who waits for a job.
     waiting: BTreeMap<u64, Waker>,
     next_job: u64,
+    /// How many times as long everything takes, for each fault in force.
+    factors: Vec<f64>,
 }
 
 impl State {
@@ -56,13 +57,31 @@ impl State {
         self.own += if self.factors.is_empty() { passed } else { passed.div_f64(self.factor()) };
         self.told = now;
     }
-}
 
-/// Work that a core was given.
-struct Job {
-    number: u64,
-    /// When it is done, in the processor's own time.
-    done: Duration,
+    /// How long it takes at the present pace until a core has done what it is doing, at least a nanosecond, which
+    /// rounding may have swallowed.
+    fn next_done(&self) -> Option<Duration> {
+        let done = self.running.values().min()?.saturating_sub(self.own);
+        Some(done.mul_f64(self.factor()).max(Duration::from_nanos(1)))
+    }
+
+    /// Ends what is done and begins what waits; hands back whom to wake.
+    fn turn(&mut self) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        let own = self.own;
+        let done: Vec<u64> =
+            self.running.iter().filter(|(_, done)| **done <= own).map(|(job, _)| *job).collect();
+        for job in done {
+            self.running.remove(&job);
+            woken.extend(self.waiting.remove(&job));
+        }
+        while self.running.len() < self.cores
+            && let Some((job, work)) = self.queue.pop_first()
+        {
+            self.running.insert(job, own.saturating_add(work));
+        }
+        woken
+    }
 }
 
 impl Processor {
@@ -72,10 +91,12 @@ impl Processor {
         let state = State {
             own: Duration::ZERO,
             told: clock.now(),
-            free_at: (0..cores.max(1)).map(|_| Reverse(Duration::ZERO)).collect(),
-            factors: Vec::new(),
+            cores: cores.max(1),
+            running: BTreeMap::new(),
+            queue: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_job: 0,
+            factors: Vec::new(),
         };
         Self { clock, request, greeting: handshake.unwrap_or(request), state: Mutex::new(state) }
     }
@@ -87,45 +108,69 @@ impl Processor {
     }
 
     /// From now on everything takes `factor` times as long, what already waits too. Factors multiply.
-    pub fn starve(&self, factor: f64) {
-        self.change(|factors| factors.push(factor));
+    pub fn starve(self: &Arc<Self>, factor: f64) {
+        self.state().factors.push(factor);
+        self.turn();
     }
 
     /// Takes one such factor back.
-    pub fn feed(&self, factor: f64) {
-        self.change(|factors| {
-            if let Some(place) = factors.iter().position(|known| *known == factor) {
-                factors.remove(place);
+    pub fn feed(self: &Arc<Self>, factor: f64) {
+        {
+            let mut state = self.state();
+            if let Some(place) = state.factors.iter().position(|known| *known == factor) {
+                state.factors.remove(place);
             }
-        });
+        }
+        self.turn();
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<f64>)) {
-        let waiting = {
+    /// Looks what is done, and arranges to look again when the next will be.
+    fn turn(self: &Arc<Self>) {
+        let (woken, next) = {
             let mut state = self.state();
-            change(&mut state.factors);
-            std::mem::take(&mut state.waiting)
+            (state.turn(), state.next_done())
         };
-        waiting.into_values().for_each(Waker::wake);
+        woken.into_iter().for_each(Waker::wake);
+        if let Some(next) = next {
+            let processor = Arc::downgrade(self);
+            self.clock.call_at(self.clock.now() + next, move || {
+                if let Some(processor) = processor.upgrade() {
+                    processor.turn();
+                }
+            });
+        }
     }
 
     /// Gives the core that is free first this much work.
-    fn book(&self, work: Duration) -> Job {
-        let mut state = self.state();
-        let own = state.own;
-        let free_at = state.free_at.pop().map_or(own, |Reverse(free_at)| free_at.max(own));
-        let done = free_at.saturating_add(work);
-        state.free_at.push(Reverse(done));
-        state.next_job += 1;
-        Job { number: state.next_job, done }
+    fn book(self: &Arc<Self>, work: Duration) -> u64 {
+        let (job, begins) = {
+            let mut state = self.state();
+            state.next_job += 1;
+            let job = state.next_job;
+            state.queue.insert(job, work);
+            (job, state.running.len() < state.cores)
+        };
+        if begins {
+            self.turn();
+        }
+        job
     }
 
-    /// How long it takes at the present pace until the work is done; `None` when it is.
-    fn remaining(&self, job: &Job) -> Option<Duration> {
-        let state = self.state();
-        let own = job.done.checked_sub(state.own).filter(|own| !own.is_zero())?;
-        // At least a nanosecond, which rounding may have swallowed.
-        Some(own.mul_f64(state.factor()).max(Duration::from_nanos(1)))
+    /// Whether it is done; if not, `waker` is woken when it is.
+    fn is_done(&self, job: u64, waker: &Waker) -> bool {
+        let mut state = self.state();
+        let done = !state.running.contains_key(&job) && !state.queue.contains_key(&job);
+        if !done {
+            state.waiting.insert(job, waker.clone());
+        }
+        done
+    }
+
+    /// Nobody wants it any more. A core that has begun it goes on with it.
+    fn cancel(&self, job: u64) {
+        let mut state = self.state();
+        state.queue.remove(&job);
+        state.waiting.remove(&job);
     }
 }
 
@@ -167,8 +212,7 @@ pub struct BusyStream {
 struct Held {
     bytes: Vec<u8>,
     read: usize,
-    job: Job,
-    sleep: Option<Sleep>,
+    job: u64,
 }
 
 impl BusyStream {
@@ -188,16 +232,8 @@ impl BusyStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Some(waiting) = held else { return Poll::Ready(Ok(())) };
-        if let Some(remaining) = processor.remaining(&waiting.job) {
-            processor.state().waiting.insert(waiting.job.number, context.waker().clone());
-            let mut sleep = processor.clock.sleep(remaining);
-            // It is in the future: this registers the wake-up.
-            let _ = Pin::new(&mut sleep).poll(context);
-            waiting.sleep = Some(sleep);
+        if !processor.is_done(waiting.job, context.waker()) {
             return Poll::Pending;
-        }
-        if waiting.sleep.take().is_some() {
-            processor.state().waiting.remove(&waiting.job.number);
         }
         let rest = waiting.bytes.get(waiting.read..).unwrap_or_default();
         let part = rest.len().min(buffer.remaining());
@@ -213,7 +249,7 @@ impl BusyStream {
 impl Drop for BusyStream {
     fn drop(&mut self) {
         if let Some(held) = &self.held {
-            self.processor.state().waiting.remove(&held.job.number);
+            self.processor.cancel(held.job);
         }
     }
 }
@@ -241,7 +277,7 @@ impl AsyncRead for BusyStream {
         let job = this.processor.book(work);
         let bytes = buffer.filled().get(before..).unwrap_or_default().to_vec();
         buffer.set_filled(before);
-        this.held = Some(Held { bytes, read: 0, job, sleep: None });
+        this.held = Some(Held { bytes, read: 0, job });
         Self::hand_over(&this.processor, &mut this.held, context, buffer)
     }
 }
@@ -270,26 +306,66 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    #[test]
-    fn work_waits_for_a_free_core_and_all_of_it_takes_longer_while_starved() {
+    /// When each job was done, in milliseconds; one that is cancelled never is.
+    fn done_at(
+        cores: usize,
+        jobs_ms: &'static [u64],
+        meanwhile: impl AsyncFnOnce(&Clock, &Arc<Processor>, &[u64]) + 'static,
+    ) -> Vec<Option<u128>> {
         clock::run([0; 32], |clock| async move {
-            let ms = Duration::from_millis;
-            let processor = Processor::new(clock.clone(), 2, ms(1), None);
-            let jobs = [1, 2, 3, 4].map(|n| processor.book(ms(n)));
-            let left = |jobs: &[Job]| -> Vec<_> { jobs.iter().map(|job| processor.remaining(job)).collect() };
-            assert_eq!(left(&jobs), [1, 2, 4, 6].map(|n| Some(ms(n))));
-            clock.sleep_until(ms(2)).await;
-            processor.starve(5.0);
-            assert_eq!(left(&jobs), [None, None, Some(ms(10)), Some(ms(20))]);
-            clock.sleep_until(ms(7)).await;
-            assert_eq!(left(&jobs), [None, None, Some(ms(5)), Some(ms(15))]);
-            processor.feed(5.0);
-            assert_eq!(
-                left(&jobs),
-                [None, None, Some(ms(1)), Some(ms(3))],
-                "the backlog is worked off at full pace"
-            );
+            let processor = Arc::new(Processor::new(clock.clone(), cores, Duration::from_millis(1), None));
+            let jobs: Vec<u64> =
+                jobs_ms.iter().map(|ms| processor.book(Duration::from_millis(*ms))).collect();
+            let waiting: Vec<_> = jobs
+                .iter()
+                .map(|job| {
+                    let (clock, processor, job) = (clock.clone(), Arc::clone(&processor), *job);
+                    tokio::task::spawn_local(async move {
+                        std::future::poll_fn(|context| {
+                            if processor.is_done(job, context.waker()) {
+                                Poll::Ready(())
+                            } else {
+                                Poll::Pending
+                            }
+                        })
+                        .await;
+                        clock.now().as_millis()
+                    })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            meanwhile(&clock, &processor, &jobs).await;
+            clock.sleep_until(Duration::from_secs(1)).await;
+            let mut done = Vec::new();
+            for task in waiting {
+                done.push(if task.is_finished() { task.await.ok() } else { None });
+            }
+            done
         })
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn work_waits_for_a_free_core() {
+        let done = done_at(2, &[1, 2, 3, 4], async |_, _, _| {});
+        assert_eq!(done, [Some(1), Some(2), Some(4), Some(6)]);
+    }
+
+    #[test]
+    fn all_of_it_takes_longer_while_starved_and_the_backlog_is_worked_off_at_full_pace() {
+        let done = done_at(2, &[1, 2, 3, 4], async |clock, processor, _| {
+            clock.sleep_until(Duration::from_millis(2)).await;
+            processor.starve(5.0);
+            // Two of four, and four of four milliseconds are left.
+            clock.sleep_until(Duration::from_millis(7)).await;
+            processor.feed(5.0);
+        });
+        assert_eq!(done, [Some(1), Some(2), Some(8), Some(10)]);
+    }
+
+    #[test]
+    fn work_that_nobody_wants_any_more_is_not_done() {
+        let done = done_at(1, &[5, 100, 5], async |_, processor, jobs| processor.cancel(jobs[1]));
+        assert_eq!(done, [Some(5), None, Some(10)]);
     }
 }

@@ -366,9 +366,17 @@ async fn arrive(
 ) {
     let begun = Instant::now();
     let open_for = desk.open_for();
-    let mut next = Duration::ZERO;
+    // Arrivals expected until the next one: it is linear in time at full rate, quadratic while the rate grows.
+    let mut expected = 0.0;
+    let ramp_up_s = f64::from(load.ramp_up_s);
     loop {
-        next += Duration::from_secs_f64(draws.exponential() / load.rate_per_s);
+        expected += draws.exponential() / load.rate_per_s;
+        let next_s = if expected < ramp_up_s / 2.0 {
+            (2.0 * ramp_up_s * expected).sqrt()
+        } else {
+            expected + ramp_up_s / 2.0
+        };
+        let next = Duration::from_secs_f64(next_s);
         if next >= open_for {
             return;
         }

@@ -44,7 +44,8 @@ impl Checks {
 
     /// What every service has.
     pub(super) fn load(self, load: &Load) -> Self {
-        let Load { rate_per_s, in_flight_max, represents, caller_attempts, caller_pause_ms } = *load;
+        let Load { rate_per_s, in_flight_max, represents, caller_attempts, caller_pause_ms, ramp_up_s } =
+            *load;
         self.require(rate_per_s > 0.0 && rate_per_s <= 100_000.0, "rate_per_s", || {
             format!("is {rate_per_s}; write a number above 0 and at most 100000 (user requests per second)")
         })
@@ -52,6 +53,7 @@ impl Checks {
         .count("represents", represents, 1..=1_000_000)
         .count("caller_attempts", caller_attempts, 1..=100)
         .count("caller_pause_ms", caller_pause_ms, 1..=600_000)
+        .count("ramp_up_s", ramp_up_s, 0..=86_400)
     }
 
     /// A switch or a word: whatever could be read is right.
@@ -131,6 +133,7 @@ pub(super) struct Load {
     pub(super) represents: u32,
     pub(super) caller_attempts: u32,
     pub(super) caller_pause_ms: u32,
+    pub(super) ramp_up_s: u32,
 }
 
 /// A service's parameters, as [`settings!`] makes them.
@@ -168,6 +171,9 @@ macro_rules! settings {
             /// How long that software waits before it tries again, in milliseconds, give or take half of it; 1 to 600,000;
             /// default 1,000.
             pub caller_pause_ms: u32,
+            /// Seconds in which its users come in growing numbers at the start of the run, so that caches fill gently; 0 to
+            /// 86,400; default 0.
+            pub ramp_up_s: u32,
         }
 
         impl Default for $Name {
@@ -179,6 +185,7 @@ macro_rules! settings {
                     represents: 1,
                     caller_attempts: 1,
                     caller_pause_ms: 1_000,
+                    ramp_up_s: 0,
                 }
             }
         }
@@ -193,13 +200,14 @@ macro_rules! settings {
             }
 
             fn load(&self) -> $crate::services::settings::Load {
-                let Self { rate_per_s, in_flight_max, represents, caller_attempts, caller_pause_ms, .. } = *self;
+                let Self { rate_per_s, in_flight_max, represents, caller_attempts, caller_pause_ms, ramp_up_s, .. } = *self;
                 $crate::services::settings::Load {
                     rate_per_s,
                     in_flight_max,
                     represents,
                     caller_attempts,
                     caller_pause_ms,
+                    ramp_up_s,
                 }
             }
 

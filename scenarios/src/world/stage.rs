@@ -287,8 +287,8 @@ impl Stage {
         which.iter().filter_map(|index| self.proxies.get(*index))
     }
 
-    fn processors(&self, which: &[usize], change: impl Fn(&crate::processor::Processor)) {
-        self.proxies(which).filter_map(|proxy| proxy.processor.as_deref()).for_each(change);
+    fn processors(&self, which: &[usize], change: impl Fn(&Arc<crate::processor::Processor>)) {
+        self.proxies(which).filter_map(|proxy| proxy.processor.as_ref()).for_each(change);
     }
 
     /// A partition from every proxy lies between KMS and the load balancer, which still reaches them; one from some
