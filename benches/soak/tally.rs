@@ -17,6 +17,10 @@ const COUNT_GROWTH_MAX: u64 = 4;
 /// KMS gives up on a request after this time (XKS-TIME-1).
 const KMS_PATIENCE: Duration = Duration::from_millis(250);
 
+/// So many answers in a thousand may come later than that. A few do whatever the proxy does, since it shares the processors
+/// with the clients, and a pause of either counts.
+const LATE_MAX_PER_MILLE: u64 = 10;
+
 /// What one request came to.
 pub(crate) enum Seen {
     /// A 200; its contents are judged apart.
@@ -183,9 +187,7 @@ impl Tally {
             "changes        {} of the credential, {} of the certificate",
             counts.credentials, counts.certificates
         );
-        if counts.right == 0 {
-            failures.push("nothing was ever answered".into());
-        }
+        failures.extend(counts.shortcomings());
         println!(
             "\n| fault | times | answers \"not now\" | first right answer after its end |\n|---|---|---|---|"
         );
@@ -245,6 +247,30 @@ impl Tally {
     }
 }
 
+impl Counts {
+    /// What kept the run from showing what it is for, and answers that came too late for KMS.
+    fn shortcomings(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.right == 0 {
+            found.push("nothing was ever answered".into());
+        }
+        if self.credentials == 0 {
+            found.push("no credential was changed".into());
+        }
+        if self.certificates == 0 {
+            found.push("no certificate was changed".into());
+        }
+        let answers = self.latency_us.len();
+        if self.late * 1_000 > answers * LATE_MAX_PER_MILLE {
+            found.push(format!(
+                "{} of {answers} answers later than 250 ms, which is more than {LATE_MAX_PER_MILLE} in a thousand",
+                self.late
+            ));
+        }
+        found
+    }
+}
+
 /// Of each figure on its own.
 fn median<'a>(usage: impl Iterator<Item = &'a Usage>) -> Option<Usage> {
     let usage: Vec<&Usage> = usage.collect();
@@ -258,4 +284,27 @@ fn median<'a>(usage: impl Iterator<Item = &'a Usage>) -> Option<Usage> {
         threads: middle(|usage| usage.threads)?,
         descriptors: middle(|usage| usage.descriptors)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_changed_nothing_or_was_late_has_failed() {
+        let tally = Tally::default();
+        let short = || tally.counts().shortcomings();
+        assert_eq!(
+            short(),
+            ["nothing was ever answered", "no credential was changed", "no certificate was changed"]
+        );
+        (0..990).for_each(|_| tally.count(Seen::Right(KMS_PATIENCE)));
+        tally.credential_changed();
+        tally.certificate_changed();
+        let late = KMS_PATIENCE + Duration::from_millis(1);
+        (0..10).for_each(|_| tally.count(Seen::Excused("DependencyTimeoutException".into(), late)));
+        assert_eq!(short(), [""; 0], "ten in a thousand");
+        tally.count(Seen::Right(late));
+        assert!(short().iter().any(|line| line.starts_with("11 of 1001 answers")), "{:?}", short());
+    }
 }

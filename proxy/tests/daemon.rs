@@ -477,6 +477,21 @@ fn sighup_changes_the_scheme_of_new_ciphertexts() {
 }
 
 #[test]
+fn pin_and_secret_may_stand_in_the_environment() {
+    let setup = Setup::new();
+    let config = setup.config().replace("pin_file = \"pin\"", "pin_env = \"XKS_PIN\"");
+    setup.configure(&config.replace("secret_file = \"secret\"", "secret_env = \"XKS_SECRET\""));
+    // Nothing else could tell them.
+    ["pin", "secret"].iter().for_each(|name| fs::remove_file(setup.path(name)).unwrap());
+    let mut command = setup.command("serve");
+    command.env("XKS_PIN", PIN).env("XKS_SECRET", CREDENTIAL.1).stdout(Stdio::piped());
+    let mut daemon = Daemon::of(command.spawn().unwrap());
+    daemon.listens();
+    // Answered by the HSM, to which only the PIN gives access.
+    assert_eq!(daemon.ask("keys/foo/encrypt", &encrypt("aGVsbG8="), CREDENTIAL).0, 200);
+}
+
+#[test]
 fn it_serves_tls_with_the_configured_certificate() {
     let setup = Setup::new();
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();

@@ -163,6 +163,27 @@ fn what_the_library_said_is_counted_though_callers_only_hear_of_a_wrong_cipherte
 }
 
 #[test]
+fn the_end_of_the_certificate_that_is_served_is_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "the served one");
+    params.not_after = rcgen::date_time_ymd(2101, 2, 3);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let place = |name: &str| directory.path().join(name);
+    std::fs::write(place("certificate.pem"), certificate.pem()).unwrap();
+    std::fs::write(place("key.pem"), key.serialize_pem()).unwrap();
+    let daemon = Running::start(&format!(
+        "[server.tls]\ncertificate_file = {:?}\nkey_file = {:?}\n",
+        place("certificate.pem"),
+        place("key.pem")
+    ));
+    let series = "xks_proxy_tls_certificate_not_after_timestamp_seconds{subject=\"CN=the served one\"}";
+    // The third of February 2101, at midnight, in seconds since 1970.
+    assert_eq!(daemon.metric(series), Some(4_136_832_000.0));
+}
+
+#[test]
 fn the_page_passes_prometheus_own_linter_in_the_form_that_was_asked_for() {
     let daemon = Running::start("");
     encrypt_once(&daemon);

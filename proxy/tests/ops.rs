@@ -19,6 +19,7 @@ use running::tokens::TOKENS;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use support::{CREDENTIAL, encrypt, metadata};
@@ -239,4 +240,36 @@ fn all_lines_of_the_log_have_a_time_and_a_kind_and_the_level_is_configured() {
     assert_eq!((&debug["kind"], &debug["level"]), (&json!("daemon"), &json!("DEBUG")));
     assert!(is_time(debug["time"].as_str().unwrap()), "{debug}");
     assert!(debug.get("timestamp").is_none(), "{debug}");
+}
+
+/// MD-6: at the level that tells most, on the daemon as it runs, libraries included.
+#[test]
+fn md_6_no_plaintext_and_no_secret_is_logged_at_any_level() {
+    const PLAINTEXT: &str = "a plaintext that nobody may read";
+    const BASE64: &str = "YSBwbGFpbnRleHQgdGhhdCBub2JvZHkgbWF5IHJlYWQ=";
+    let mut daemon = Running::start_with("[log]\nlevel = \"trace\"\n", Stdio::piped());
+    let sealed = daemon.ask("keys/foo/encrypt", &encrypt(BASE64), CREDENTIAL);
+    let mut sealed: serde_json::Value = serde_json::from_str(&sealed.body).unwrap();
+    sealed["requestMetadata"] = metadata();
+    sealed["encryptionAlgorithm"] = json!("AES_GCM");
+    let opened = daemon.ask("keys/foo/decrypt", &sealed, CREDENTIAL);
+    assert!(opened.status == 200 && opened.body.contains(BASE64), "{}", opened.body);
+    // What is refused is told in more words.
+    assert_eq!(daemon.ask("keys/foo/encrypt", &json!({ "plaintext": BASE64 }), CREDENTIAL).status, 400);
+    assert_eq!(daemon.ask("keys/foo/encrypt", &encrypt(BASE64), (CREDENTIAL.0, "wrong")).status, 401);
+    daemon.signal("TERM");
+    let mut told = String::new();
+    daemon.take_log().read_to_string(&mut told).unwrap();
+    daemon.child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(
+        ["Encrypt", "Decrypt"].iter().all(|done| told.contains(&format!("\"operation\":\"{done}\""))),
+        "{told}"
+    );
+    let bytes = format!("{:?}", PLAINTEXT.as_bytes());
+    let hex: String = PLAINTEXT.bytes().map(|byte| format!("{byte:02x}")).collect();
+    for secret in [PLAINTEXT, BASE64, bytes.trim_matches(['[', ']']), &hex, CREDENTIAL.1, softhsm::PIN] {
+        let lower = told.to_lowercase();
+        let at = lower.find(&secret.to_lowercase());
+        assert_eq!(at.map(|at| &lower[at.saturating_sub(200)..at]), None, "{secret}");
+    }
 }

@@ -34,7 +34,8 @@ Usage: cargo xtask COMMAND
   reliability                      measure what each fault of the HSM does, and renew proxy/RELIABILITY.md
   serve-softhsm [--port N] [--tls | --mtls] [--for-load] [--sessions N] [--hsm-latency-ms N [--every-call]]
                 [--sample PROGRAM] [--directory DIR]
-                                   run the daemon over a throwaway SoftHSM2 token until Ctrl-C
+                                   run the daemon over a throwaway SoftHSM2 token until Ctrl-C, and say what to type to run
+                                   AWS's public test client against it (test-xks-proxy; with --mtls test_negative_mtls too)
                                    (port 8080, with TLS 8443; --mtls demands a client certificate; --for-load: as
                                    shipped, quiet, with room for 4,096 requests; --hsm-latency-ms: encrypt and decrypt
                                    take so much longer, with --every-call every PKCS#11 call; --sample: AWS's sample

@@ -323,6 +323,8 @@ fn what_next(here: &Path, options: &Options) -> String {
     } else {
         (curl_ca, client)
     };
+    // It shows certificates of its own, which must not be let in.
+    let negative = if *mtls { format!("  {client} ./test_negative_mtls\n") } else { String::new() };
     format!(
         r#"
 Ready. In another terminal, ask for the health of the key store:
@@ -336,7 +338,7 @@ or run AWS's public test client (https://github.com/aws-samples/aws-kms-xksproxy
 
   {client} ./test-xks-proxy
   {client} ./test-xks-proxy -a
-
+{negative}
 Ctrl-C ends it and removes {here}.
 "#,
         here = here.display()

@@ -1,5 +1,6 @@
 //! `C_Encrypt`, `C_Decrypt` and `C_GetAttributeValue` with a buffer of known length: one call each, where the crate
-//! [`cryptoki`] makes two, the first to ask for the length (PKCS#11 v3.2, 5.2).
+//! [`cryptoki`] makes two, the first to ask for the length (PKCS#11 v3.2, 5.2); and `C_CloseSession` of a session that is
+//! still there afterwards, to be tried again when it fails.
 //!
 //! Place on the map: the proxy's only unsafe code, below `hsm::pkcs11::session`. Everything else of PKCS#11 goes through
 //! `cryptoki`, whose sessions, handles, mechanisms and errors these functions take and give. The lengths are known here
@@ -140,6 +141,18 @@ impl OneCall {
                 Ok(len == Ok(value.len()) && found == value)
             }
         }
+    }
+
+    /// `C_CloseSession`.
+    ///
+    /// # Errors
+    /// What the library answers; the session may then be open as before.
+    pub fn close(&self, session: &Session) -> Result<()> {
+        let close = self.list.C_CloseSession.ok_or(Error::NullFunctionPointer)?;
+        // SAFETY: it takes a number, and one that names no session is an error.
+        #[expect(unsafe_code, reason = "a C function is called")]
+        let rv = unsafe { close(session.handle()) };
+        Rv::from(rv).into_result(Function::CloseSession)
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the fault matrix does not show: keys that must not be mixed up, PINs that must not be tried, a start without an
-//! HSM.
+//! HSM, calls that open a session or try one and never return, and a group that goes on beside such a library.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,9 +22,18 @@ use cryptoki::context::Pkcs11;
 use stand::{Ask, PATIENCE, Stand, alone, opens_with_known_key, settings};
 use std::sync::Arc;
 use std::time::Duration;
-use xks_proxy::hsm::HsmErrorKind;
+use tokio::time::Instant;
+use xks_proxy::app::{App, Settings};
+use xks_proxy::config::Groups;
+use xks_proxy::env::SystemEnv;
+use xks_proxy::events::Subscriber;
+use xks_proxy::hsm::group::{GroupSettings, HsmGroup, Member};
+use xks_proxy::hsm::monitored::{MonitorSettings, Monitored};
 use xks_proxy::hsm::pkcs11::{Module, Pkcs11Hsm, Pkcs11Inline, Pkcs11Settings, TokenChoice};
+use xks_proxy::hsm::{Aad, HealthStatus, Hsm, HsmErrorKind};
 use xks_proxy::key::KeyName;
+use xks_proxy::metrics::{Format, HsmSource, Page, Sources};
+use xks_proxy::secret::Plaintext;
 
 /// A deadline that no machine is too busy for.
 const AMPLE: Duration = Duration::from_secs(60);
@@ -221,7 +230,7 @@ async fn a_login_that_fails_with_a_vendors_code_is_tried_once_a_second_by_all_se
     let shim = shim::Shim::get();
     shim.fault("\"C_Login\"", "action = \"return\"\nrv = 0x80000001");
     let before = logins();
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let stand = Stand::start(settings(16), AMPLE).unwrap();
     stand.until(|stats| stats["calls"]["C_Login"].as_u64().unwrap() >= before + 3).await;
     assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
@@ -268,6 +277,25 @@ async fn idle_sessions_are_tried_and_dead_ones_replaced_before_a_request_needs_t
     stand.close();
 }
 
+/// Else it would count against the token's limit for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_cannot_be_closed_is_closed_later() {
+    let _alone = alone().await;
+    let stand = Stand::healthy_with(settings(2), AMPLE).await;
+    let lose_one = |closing: &str| {
+        stand.shim.faults(&format!(
+            "[[fault]]\nfunction = \"C_EncryptInit\"\naction = \"return\"\nrv = \"CKR_SESSION_CLOSED\"\ncount = 1\n{closing}"
+        ));
+    };
+    lose_one("[[fault]]\nfunction = \"C_CloseSession\"\naction = \"return\"\nrv = \"CKR_DEVICE_ERROR\"\n");
+    assert_eq!(stand.ask(Ask::Encrypt).await, "200");
+    stand.until(|stats| stats["sessions_open"] == 3).await;
+    lose_one("");
+    assert_eq!(stand.ask(Ask::Encrypt).await, "200");
+    stand.until(|stats| stats["sessions_open"] == 2).await;
+    stand.close();
+}
+
 /// A hung call is set aside by whoever waits behind it, before that one's own deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_request_whose_call_hangs_is_lost() {
@@ -278,10 +306,201 @@ async fn only_the_request_whose_call_hangs_is_lost() {
     assert_eq!(stand.ask(Ask::Encrypt).await, "200");
     assert_eq!(stand.hsm.set_aside(), 1);
     stand.shim.heal();
-    let give_up_at = tokio::time::Instant::now() + PATIENCE;
+    let give_up_at = Instant::now() + PATIENCE;
     while stand.hsm.set_aside() > 0 {
-        assert!(tokio::time::Instant::now() < give_up_at, "the thread does not end");
+        assert!(Instant::now() < give_up_at, "the thread does not end");
         tokio::task::yield_now().await;
     }
     stand.close();
+}
+
+/// The shipped deadline; on a busy machine an answer may take so many of it.
+const SHIPPED: Duration = Duration::from_millis(150);
+const ON_A_BUSY_MACHINE: u32 = 10;
+
+/// How long a check of health may wait for one that hangs.
+const HEALTH_MAX: Duration = Duration::from_secs(2);
+
+const TIMED_OUT: &str = "503 DependencyTimeoutException";
+
+/// Asks, and holds the answer to its deadline.
+async fn ask_in_time(stand: &Stand, ask: Ask) -> String {
+    let begun = Instant::now();
+    let answer = stand.ask(ask).await;
+    let took = begun.elapsed();
+    assert!(took < SHIPPED * ON_A_BUSY_MACHINE, "{answer} after {took:?}");
+    answer
+}
+
+/// Asks until all is well; until then nothing but a timeout, and that in time.
+async fn until_served(stand: &Stand, ask: Ask) {
+    let give_up_at = Instant::now() + PATIENCE;
+    loop {
+        match ask_in_time(stand, ask).await.as_str() {
+            "200" => return,
+            answer => assert_eq!(answer, TIMED_OUT),
+        }
+        assert!(Instant::now() < give_up_at, "service does not resume");
+    }
+}
+
+/// The control file: the sessions or the library are lost as an encryption begins, and then `function` does not return.
+fn lost_then_hung(event: &str, function: &str, count: &str) -> String {
+    format!(
+        "[[fault]]\nfunction = \"C_EncryptInit\"\naction = \"{event}\"\ncount = 1\n\
+         [[fault]]\nfunction = \"{function}\"\naction = \"hang\"\n{count}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opening_that_does_not_return_costs_the_callers_a_timeout_and_heals_when_it_does() {
+    let _alone = alone().await;
+    for (event, function) in
+        [("drop-sessions", "C_OpenSession"), ("drop-sessions", "C_Login"), ("finalize", "C_Initialize")]
+    {
+        let stand = Stand::healthy(SHIPPED).await;
+        stand.shim.faults(&lost_then_hung(event, function, ""));
+        for _ in 0..3 {
+            assert_eq!(ask_in_time(&stand, Ask::Encrypt).await, TIMED_OUT, "{function}");
+        }
+        assert_eq!(stand.stats()["threads_inside"], 2, "{function} hangs, besides who asks for this");
+        stand.shim.heal();
+        until_served(&stand, Ask::Encrypt).await;
+        stand.close();
+    }
+}
+
+/// Whoever waits for a turn goes ahead after half a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_that_never_returns_does_not_keep_other_sessions_from_opening() {
+    let _alone = alone().await;
+    let stand = Stand::healthy_with(settings(2), SHIPPED).await;
+    stand.shim.faults(&lost_then_hung("drop-sessions", "C_OpenSession", "count = 1"));
+    assert_eq!(ask_in_time(&stand, Ask::Encrypt).await, TIMED_OUT);
+    until_served(&stand, Ask::Encrypt).await;
+    // It hangs as before, besides who asks for this.
+    stand.until(|stats| stats["threads_inside"] == 2).await;
+    stand.close();
+}
+
+/// A firewall that has forgotten the connections, and drops what comes over them without a word: the trial of an idle
+/// session does not return. New connections go through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_of_an_idle_session_that_does_not_return_gives_way_to_a_new_session() {
+    let _alone = alone().await;
+    let idle = Pkcs11Settings { session_idle_max: Duration::from_millis(100), ..settings(2) };
+    let stand = Stand::healthy_with(idle, SHIPPED).await;
+    stand.shim.fault("\"*\"", "action = \"hang\"\nidle_ms = 90");
+    stand.until(|stats| stats["threads_inside"] == 3).await;
+    until_served(&stand, Ask::Encrypt).await;
+    assert!(stand.hsm.set_aside() >= 1, "those that hang are left behind");
+    stand.shim.heal();
+    stand.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_show_how_many_wait_behind_a_call_that_hangs() {
+    let _alone = alone().await;
+    let stand = Stand::healthy(AMPLE).await;
+    let monitor = Monitored::new("one", Arc::<Pkcs11Hsm>::clone(&stand.hsm), MonitorSettings::default());
+    let events: Arc<dyn Subscriber> = Arc::<support::Events>::clone(&stand.events);
+    let sources = Sources {
+        app: Arc::new(App::new(Settings::default(), Vec::new(), Arc::new(SystemEnv), events).unwrap()),
+        hsms: vec![HsmSource { name: "one".into(), hsm: Arc::clone(&stand.hsm), monitor: Arc::new(monitor) }],
+        groups: Groups::default(),
+        certificate: Box::new(|| None),
+        log_lines_dropped: Arc::default(),
+        spans: None,
+        process: Box::new(|| None),
+    };
+    let page = Page::new(Arc::default(), sources);
+    let waiting = |count: u32| {
+        page.write(Format::Text).contains(&format!("xks_proxy_hsm_queue_length{{hsm=\"one\"}} {count}.0\n"))
+    };
+    assert!(waiting(0), "{}", page.write(Format::Text));
+    stand.shim.fault("\"C_FindObjectsInit\"", "action = \"hang\"");
+    let key = KeyName::label("known");
+    let ask = || stand.hsm.describe(&key, Instant::now() + AMPLE);
+    let (first, second, third, _) = tokio::join!(ask(), ask(), ask(), async {
+        let give_up_at = Instant::now() + PATIENCE;
+        while !waiting(2) {
+            assert!(Instant::now() < give_up_at, "{}", page.write(Format::Text));
+            tokio::task::yield_now().await;
+        }
+        stand.shim.heal();
+    });
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    stand.close();
+}
+
+/// SoftHSM2 once more, loaded from a file of its own: to the system, and so to this process, a second library.
+fn second_library() -> Arc<Module> {
+    let softhsm = softhsm::SoftHsm::get();
+    let copy = softhsm.directory.join("second-libsofthsm2.so");
+    std::fs::copy(&softhsm.module, &copy).unwrap();
+    Module::load(&copy).unwrap()
+}
+
+/// Two libraries of which one fails or hangs. Its breaker opens, its health says so, and no request of the group is lost; not
+/// even when it has eaten up every thread that it may, which is for good until its calls return.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_goes_on_when_one_of_two_libraries_fails_or_hangs() {
+    let _alone = alone().await;
+    let shim = shim::Shim::get();
+    let health_key = Some(KeyName::label("known"));
+    let ill = Pkcs11Settings { set_aside_max: 1, health_key: health_key.clone(), ..settings(1) };
+    let ill = Arc::new(Pkcs11Hsm::open_on(Module::load(&shim.module).unwrap(), ill).unwrap());
+    let well = Pkcs11Settings { health_key, ..settings(2) };
+    let well = Arc::new(Pkcs11Hsm::open_on(second_library(), well).unwrap());
+    let monitor = |name: &str, hsm: &Arc<Pkcs11Hsm>| {
+        let settings = MonitorSettings { deadline: Duration::from_secs(4), ..MonitorSettings::default() };
+        Arc::new(Monitored::new(name, Arc::<Pkcs11Hsm>::clone(hsm) as Arc<dyn Hsm>, settings))
+    };
+    let (key, aad) = (KeyName::label("known"), Aad::frame(b"aad", b"").unwrap());
+    let plaintext = Plaintext::new(b"a data key".to_vec());
+    let soon = || Instant::now() + Duration::from_secs(3);
+    let serves = async |hsm: &Pkcs11Hsm| {
+        shim.heal();
+        let give_up_at = Instant::now() + PATIENCE;
+        while hsm.encrypt(&key, &aad, &plaintext, soon()).await.is_err() {
+            assert!(Instant::now() < give_up_at, "service does not resume");
+        }
+    };
+    for fault in [
+        "[[fault]]\nfunction = \"*\"\naction = \"return\"\nrv = \"CKR_DEVICE_ERROR\"\n",
+        "[[fault]]\nfunction = [\"C_EncryptInit\", \"C_DecryptInit\"]\naction = \"return\"\nrv = \"CKR_GENERAL_ERROR\"\n",
+        "[[fault]]\nfunction = [\"C_EncryptInit\", \"C_DecryptInit\"]\naction = \"hang\"\n",
+    ] {
+        // A new group, so that each fault finds the breaker closed and no health known. A twentieth of the time for the one
+        // that hangs.
+        let group = [("ill", &ill), ("well", &well)];
+        let group = group.map(|(name, hsm)| Member::monitored(name, monitor(name, hsm))).into();
+        let settings = GroupSettings { attempt_share_percent: 5, ..GroupSettings::default() };
+        let group = HsmGroup::new(group, settings).unwrap();
+        serves(&ill).await;
+        shim.faults(fault);
+        for _ in 0..20 {
+            let sealed = group.encrypt(&key, &aad, &plaintext, soon()).await.unwrap();
+            assert_eq!(group.decrypt(&key, &aad, &sealed, soon()).await, Ok(plaintext.clone()), "{fault}");
+        }
+        let breakers = group.breakers();
+        assert!(breakers[0].failovers >= 5 && breakers[0].opened >= 1, "{fault}: {breakers:?}");
+        assert_eq!((breakers[1].member.as_str(), breakers[1].opened), ("well", 0), "{fault}");
+        let states: Vec<_> =
+            group.health(Instant::now() + HEALTH_MAX).await.into_iter().map(|device| device.status).collect();
+        assert_eq!(states, [HealthStatus::Unavailable, HealthStatus::Active], "{fault}");
+    }
+    // A call counts as hung a moment after its deadline, when another comes.
+    let give_up_at = Instant::now() + PATIENCE;
+    while (ill.stats().set_aside, ill.stats().usable) != (1, false) {
+        assert!(ill.encrypt(&key, &aad, &plaintext, Instant::now() + SHIPPED).await.is_err());
+        assert!(Instant::now() < give_up_at, "{:?}", ill.stats());
+    }
+    let refused = ill.describe(&key, soon()).await.unwrap_err();
+    assert_eq!((refused.kind, ill.stats().counts.refused_helpless > 0), (HsmErrorKind::TimedOut, true));
+    assert!(well.stats().usable, "a neighbour is none the worse for it");
+    serves(&ill).await;
+    for hsm in [ill, well] {
+        assert!(hsm.close(PATIENCE), "a call does not return");
+    }
 }

@@ -1,9 +1,14 @@
-//! What every PKCS#11 return value means to the proxy: one function, [`judge`], and nothing else decides.
+//! What every PKCS#11 return value means to the proxy: one function, [`judge`].
 //!
 //! Place on the map: `session` asks it after every failed call. The policy: a code that says the caller is
 //! wrong leaves the session alone; a code that says a session, login or handle is stale costs that session; a
 //! code that says the token went away costs every session of the token, one that says the library did costs all, since
 //! new sessions may be given the old numbers.
+//!
+//! Three places look at a return value once more, because it means more than its number says where they stand, and none
+//! contradicts the verdict: `settings` knows which answers to a login are for good, `session` has a decrypt that failed
+//! without a reason tried again on a device that shows it works, and `module` takes an initialised library for what it is
+//! and initialises one that says it is not.
 
 use crate::hsm::HsmErrorKind;
 use cryptoki::error::RvError;

@@ -4,8 +4,10 @@
 //! ends that state (`C_Finalize`) is counted here, and a session from before is not used again: its handle, or a key's,
 //! may by then name something else. The removal of a token ends its own sessions only, and is counted in `session`.
 
+use super::codes::{After, judge};
 use super::settings::OpenError;
 use super::turn::Turns;
+use crate::hsm::HsmErrorKind;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::Session;
@@ -27,6 +29,9 @@ const FAILURES_BEFORE_RESET: u32 = 3;
 /// The least time between two such resets. Together with the longest pause between two openings it stays below the
 /// two seconds in which service has to resume after the token's return.
 const RESET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many sessions that could not be closed are remembered: as many as one pool can have, and those set aside.
+const TO_CLOSE_MAX: usize = 2 * 1024;
 
 /// A PKCS#11 library in this process. Load each library once and share it among the [`Pkcs11Hsm`]s of its
 /// tokens: only then does one of them not reset the library under the other.
@@ -161,12 +166,18 @@ impl Module {
         self.close_lost();
     }
 
-    /// Closes what was lost; false if there was nothing.
+    /// Closes what was lost; false if there was nothing. What cannot be closed now is kept for the next time, since it may
+    /// count against the token's limit.
     pub(super) fn close_lost(&self) -> bool {
-        let (_, _inside) = self.enter();
-        let lost = std::mem::take(&mut self.life().to_close);
+        let (library, _inside) = self.enter_request();
+        let mut lost = std::mem::take(&mut self.life().to_close);
         let any = !lost.is_empty();
-        lost.into_iter().for_each(close);
+        lost.retain(|session| may_be_open_still(library.close(session)));
+        let mut life = self.life();
+        // Meanwhile one may have been given to another session, which is to say that it was closed.
+        lost.retain(|session| !life.held.contains_key(&session.handle()));
+        life.to_close.append(&mut lost);
+        life.to_close.truncate(TO_CLOSE_MAX);
         any
     }
 
@@ -235,10 +246,17 @@ impl Module {
     }
 }
 
-fn close(session: Session) {
-    if let Err(error) = session.close() {
-        // Usual after a removal, when the library has closed it already.
-        tracing::debug!(%error, "closing a PKCS#11 session failed");
+/// Whether closing is to be tried again: it was refused for a reason that passes, such as a device in trouble.
+fn may_be_open_still(closed: Result<(), Error>) -> bool {
+    let Err(error) = closed else { return false };
+    tracing::debug!(%error, "closing a PKCS#11 session failed");
+    match error {
+        // The library has ended it already, as is usual after a removal.
+        Error::Pkcs11(rv, _) => {
+            let verdict = judge(rv);
+            verdict.kind != HsmErrorKind::SessionLost && verdict.after != After::ReplaceToken
+        }
+        _ => false,
     }
 }
 

@@ -208,20 +208,7 @@ impl Opener {
 
     fn explain(&self, error: &Error) -> OpenError {
         self.note(error);
-        let token = || self.settings.token.clone();
-        match error {
-            Error::Pkcs11(rv, _) => match rv {
-                RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => {
-                    OpenError::PinIncorrect(token())
-                }
-                RvError::PinLocked => OpenError::PinLocked(token()),
-                RvError::PinExpired => OpenError::PinExpired(token()),
-                RvError::UserPinNotInitialized => OpenError::PinNotSet(token()),
-                RvError::SessionCount => OpenError::SessionLimit(token()),
-                _ => OpenError::call(error),
-            },
-            _ => OpenError::call(error),
-        }
+        OpenError::opening(error, &self.settings.token)
     }
 
     /// Counts what the library answered.

@@ -6,6 +6,7 @@ use super::codes::{Verdict, judge};
 use crate::hsm::{HsmError, HsmErrorKind};
 use crate::key::KeyName;
 use crate::secret::Secret;
+use cryptoki::error::RvError;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -286,6 +287,21 @@ impl OpenError {
         }
     }
 
+    /// As [`call`](Self::call), for a call that opens a session with `token` or logs in: what its return value says of the
+    /// PIN or of the token's limit has words of its own.
+    pub(super) fn opening(error: &cryptoki::error::Error, token: &TokenChoice) -> Self {
+        let token = || token.clone();
+        let cryptoki::error::Error::Pkcs11(rv, _) = error else { return Self::call(error) };
+        match rv {
+            RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => Self::PinIncorrect(token()),
+            RvError::PinLocked => Self::PinLocked(token()),
+            RvError::PinExpired => Self::PinExpired(token()),
+            RvError::UserPinNotInitialized => Self::PinNotSet(token()),
+            RvError::SessionCount => Self::SessionLimit(token()),
+            _ => Self::call(error),
+        }
+    }
+
     /// Nothing could be served with these settings, so a start ends here. Anything else may pass by itself (a token that
     /// is not there, even where others are: a partition in maintenance), or must outlive this process: whoever ended at
     /// a refused PIN would be started again, and try it again until the token is locked.
@@ -321,5 +337,45 @@ impl From<OpenError> for HsmError {
             _ => (HsmErrorKind::Failed, None),
         };
         Self { kind, ck_rv, detail: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cryptoki::context::Function;
+    use cryptoki::error::{Error, Rv};
+
+    fn told(ck_rv: u64, token: &TokenChoice) -> OpenError {
+        let Rv::Error(rv) = Rv::from(ck_rv) else { panic!("CKR_OK is no error") };
+        OpenError::opening(&Error::Pkcs11(rv, Function::Login), token)
+    }
+
+    /// By the numbers in the standard's header. A code that is missing here may be tried again after a second: each of these
+    /// would lock the token, or never be taken.
+    #[test]
+    fn what_a_login_may_say_for_good_is_told_from_all_else() {
+        let token = TokenChoice::Label("xks".into());
+        let of = |make: fn(TokenChoice) -> OpenError| make(token.clone());
+        let for_good = [
+            (0xa0, of(OpenError::PinIncorrect)), // CKR_PIN_INCORRECT
+            (0xa1, of(OpenError::PinIncorrect)), // CKR_PIN_INVALID
+            (0xa2, of(OpenError::PinIncorrect)), // CKR_PIN_LEN_RANGE
+            (0xa3, of(OpenError::PinExpired)),   // CKR_PIN_EXPIRED
+            (0xa4, of(OpenError::PinLocked)),    // CKR_PIN_LOCKED
+            (0x102, of(OpenError::PinNotSet)),   // CKR_USER_PIN_NOT_INITIALIZED
+        ];
+        for ck_rv in (1..=0x400).chain([0x8000_0001, u64::MAX]) {
+            let error = told(ck_rv, &token);
+            let expected = for_good.iter().find(|(number, _)| *number == ck_rv);
+            assert_eq!(error.is_final(), expected.is_some(), "{ck_rv:#x}");
+            assert!(!error.is_mistake(), "{ck_rv:#x}: the daemon would end, and be started to try again");
+            match expected {
+                Some((_, expected)) => assert_eq!(error, *expected, "{ck_rv:#x}"),
+                None if ck_rv == 0xb1 => assert_eq!(error, of(OpenError::SessionLimit)),
+                None => assert!(matches!(error, OpenError::Call { .. }), "{ck_rv:#x}: {error:?}"),
+            }
+        }
+        assert!(of(OpenError::PinFinalTry).is_final(), "the token's word before any login");
     }
 }

@@ -8,8 +8,12 @@ use tokio::time::Instant;
 /// Service has to be back so soon after the fault has gone.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
+/// On a machine that does other things meanwhile, service has to be back in this many times as long, and answers have this
+/// many deadlines. Whatever comes back only with the next minute's work, or never, is still found.
+const ON_A_BUSY_MACHINE: u32 = 10;
+
 /// So many requests are sent after the first while the fault lasts, or until one succeeds.
-const NEXT: usize = 6;
+const NEXT: usize = 3;
 
 /// How much later than its deadline an answer may come, for the machine's sake.
 const DEADLINE_SLACK: Duration = Duration::from_millis(50);
@@ -133,6 +137,12 @@ impl Row {
     pub(crate) fn is_in_time(&self) -> bool {
         self.slowest <= self.deadline + DEADLINE_SLACK && self.back_after <= BACK_WITHIN
     }
+
+    /// The same with a generous factor, for a machine that does other things too.
+    pub(crate) fn is_roughly_in_time(&self) -> bool {
+        self.slowest <= self.deadline * ON_A_BUSY_MACHINE
+            && self.back_after <= BACK_WITHIN * ON_A_BUSY_MACHINE
+    }
 }
 
 /// Tries each operation on a proxy that was well before.
@@ -171,12 +181,31 @@ async fn timed(stand: &Stand, ask: Ask) -> (String, Duration) {
 
 /// The columns that do not depend on the machine: all but the last two.
 pub(crate) fn verdicts(document: &str) -> Vec<String> {
-    let is_row = |line: &&str| Ask::ALL.iter().any(|ask| line.contains(&format!(" | {} | ", ask.name())));
-    let without_times = |line: &str| {
-        let cells: Vec<&str> = line.split(" | ").collect();
-        cells[..cells.len().saturating_sub(2)].join(" | ")
+    let without_times = |cells: Vec<&str>| cells[..cells.len().saturating_sub(TIMES)].join(" | ");
+    rows(document).map(without_times).collect()
+}
+
+/// Whether what stands before and after the rows is what this program would write.
+pub(crate) fn prose_is_current(document: &str) -> bool {
+    document.starts_with(HEAD) && document.ends_with(FOOT)
+}
+
+/// The rows whose last two columns do not both say yes.
+pub(crate) fn late_rows(document: &str) -> Vec<String> {
+    let is_late = |cells: &Vec<&str>| {
+        let times = &cells[cells.len().saturating_sub(TIMES)..];
+        times.len() != TIMES || !times.iter().all(|cell| cell.starts_with("yes ("))
     };
-    document.lines().filter(is_row).map(without_times).collect()
+    rows(document).filter(is_late).map(|cells| cells.join(" | ")).collect()
+}
+
+/// How many columns tell of time.
+const TIMES: usize = 2;
+
+/// The rows of the matrix, each in its cells.
+fn rows(document: &str) -> impl Iterator<Item = Vec<&str>> {
+    let is_row = |line: &&str| Ask::ALL.iter().any(|ask| line.contains(&format!(" | {} | ", ask.name())));
+    document.lines().filter(is_row).map(|line| line.split(" | ").collect())
 }
 
 /// The whole of `proxy/RELIABILITY.md`.
@@ -222,19 +251,30 @@ Beyond the table, each with its test:
 
 - A wrong PIN (CKR_PIN_INCORRECT, CKR_PIN_LOCKED, ...) is tried once, whatever the number of sessions and requests, and
   never again by that process: a few wrong PINs lock a token. Requests get 500 InternalException until the PIN is corrected
-  and the daemon started again (`healing.rs`).
+  and the daemon started again (`healing.rs`; which codes, in `proxy/src/hsm/pkcs11/settings.rs`).
+- A C_Login that does not return holds up every other login with that token for 30 s, on purpose: nobody knows whether the
+  token counts its PIN as a wrong one, and two at once could be the two that lock it. Sessions that are logged in serve on;
+  requests that need a new one get 503 DependencyTimeoutException inside the deadline, and service resumes when it returns
+  (`healing.rs`). If it has not after 30 s, another is tried beside it, but only with a PIN that the token has accepted
+  before in this process; otherwise none until it returns or the daemon is started again (`proxy/src/hsm/pkcs11/login.rs`).
+- A C_OpenSession that does not return costs its own thread; the others open theirs after half a second (`healing.rs`).
+- A C_Initialize that does not return holds up everything that goes through that library, since none has to bear a second
+  one beside it: 503 inside the deadline until it returns, and then service (`healing.rs`). Other libraries go on.
 - A handle that comes to name another key is never used for a result that is given out: after each encrypt the HSM is asked
-  whether the handle still has the key's label and id, and a session whose number the library gives out a second time is
-  given up (`healing.rs`, with both faults under load).
+  whether the handle's object still has the attribute that the key is named by, the label or the id and not both: an object
+  that bears that name is the one that a decrypt will find by it. A session whose number the library gives out a second time
+  is given up (`healing.rs`, with both faults under load).
 - SoftHSM2 answers a wrong tag with CKR_GENERAL_ERROR, which may also mean that the device is broken. The device then has to
   show that it works; only then the caller hears 400 InvalidCiphertextException, otherwise 500 InternalException
   (`healing.rs`).
 - An HSM that is not there when the daemon starts does not keep it from starting (`healing.rs`).
 - Idle sessions are used once in `session_idle_max_ms` (60 s), so that firewalls do not forget their connections; one that
-  is dead is replaced before a request needs it (`healing.rs`).
-- 1,000 cycles of faults leave threads, descriptors, PKCS#11 sessions and memory as they were (`leaks.rs`).
+  is dead is replaced before a request needs it. Where the trial itself does not return, because a firewall drops without a
+  word, its session is replaced after a second, and requests that find no other one get 503 until then (`healing.rs`).
+- 1,000 cycles of all these faults leave threads, descriptors, PKCS#11 sessions and memory as they were (`leaks.rs`).
 - A library whose calls never return, not even after the HSM is back, costs a thread for each, `set_aside_max` (16) at most;
-  beyond that requests are refused at once until some of them return.
+  beyond that, when its `sessions_max` threads hang too, requests are refused at once until some of them return, and
+  GetHealthStatus says UNAVAILABLE of that HSM. A group goes on with the others, from other libraries too (`healing.rs`).
 - A flipped bit in the answer of C_Decrypt, or of C_Encrypt where KMS does not ask for the integrity value (CDIV), is not
   noticed: PKCS#11 has nothing to notice it by.
 ";

@@ -70,6 +70,7 @@ impl Ask {
 /// The proxy, and a library handle to ask the module for its counters with.
 pub(crate) struct Stand {
     pub(crate) app: App,
+    pub(crate) module: Arc<Module>,
     pub(crate) hsm: Arc<Pkcs11Hsm>,
     pub(crate) events: Arc<Events>,
     pub(crate) shim: &'static Shim,
@@ -109,7 +110,8 @@ impl Stand {
     /// However it is.
     pub(crate) fn start(settings: Pkcs11Settings, deadline: Duration) -> Result<Self, OpenError> {
         let shim = Shim::get();
-        let hsm = Arc::new(Pkcs11Hsm::start_on(Module::load(&shim.module)?, settings)?);
+        let module = Module::load(&shim.module)?;
+        let hsm = Arc::new(Pkcs11Hsm::start_on(Arc::clone(&module), settings)?);
         let events = Arc::new(Events::default());
         let credential = Credential::new(CREDENTIAL.0, Secret::new(CREDENTIAL.1.into())).unwrap();
         let door: Arc<dyn Hsm> = Arc::<Pkcs11Hsm>::clone(&hsm);
@@ -118,7 +120,7 @@ impl Stand {
         let subscriber: Arc<dyn Subscriber> = Arc::<Events>::clone(&events);
         let app = App::new(settings, vec![store], Arc::new(SystemEnv), subscriber).unwrap();
         let pkcs11 = Pkcs11::new(&shim.module).unwrap();
-        Ok(Self { app, hsm, events, shim, pkcs11, sealed: None })
+        Ok(Self { app, module, hsm, events, shim, pkcs11, sealed: None })
     }
 
     /// What the caller sees: the status, the error's name and the return value behind it; also whether the result
@@ -210,11 +212,15 @@ impl Stand {
     pub(crate) async fn heal(&self, ask: Ask) -> Duration {
         self.shim.heal();
         let begun = Instant::now();
-        while self.ask(ask).await != "200" {
-            assert!(begun.elapsed() < PATIENCE, "service does not resume");
+        loop {
+            let answer = self.ask(ask).await;
+            if answer == "200" {
+                return begun.elapsed();
+            }
+            let found = (answer, self.hsm.stats());
+            assert!(begun.elapsed() < PATIENCE, "service does not resume: {found:?}");
             tokio::task::yield_now().await;
         }
-        begun.elapsed()
     }
 
     pub(crate) fn close(self) {
