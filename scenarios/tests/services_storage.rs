@@ -166,7 +166,7 @@ fn efs_stops_between_5_and_60_minutes_and_comes_back_by_itself() {
     assert!(run.failed(8_100..8_400) > 0, "not all at once");
 
     // Hard mounts hang instead, and go on when the file system is back.
-    let hard = Efs { hard_mounts: true, ..settings };
+    let hard = Efs { hard_mounts: true, rate_per_s: 1.0, ..settings };
     let hard = scripted_kms::run(ServiceSettings::Efs(hard), 8, 12_000, &[(1_000..8_000, DOWN)]);
     assert_eq!(hard.failed(0..12_000), 0);
     let longest = hard.requests.iter().map(|it| it.took).max().unwrap();
