@@ -1,6 +1,5 @@
 //! Configuration, images, clusters and client-side encryption against the reference: Secrets Manager (5.1), Parameter Store
 //! (5.2), ECR (5.4), EKS (5.5), the Encryption SDK and its relatives (6).
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 #[path = "support/scripted_kms.rs"]
 mod scripted_kms;

@@ -1,5 +1,4 @@
 //! Storage and compute against the reference, section by section: S3 (3.1, 3.2), EBS (2.1), EC2 (2.2), EFS (2.3).
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 #[path = "support/scripted_kms.rs"]
 mod scripted_kms;
