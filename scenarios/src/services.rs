@@ -8,6 +8,15 @@
 //! Facts are those of AWS's documentation; where it is silent a modelling assumption (MA-Dn) stands in as a setting.
 //! Every service draws from its own random stream, and splits it again into arrivals, retry jitter and resources, so
 //! that neither another service nor a slow KMS reshuffles who asks for what and when.
+//!
+//! | shape | modules | who has it |
+//! |---|---|---|
+//! | parameters as a table, their ranges | `settings` | all |
+//! | requests, calls of KMS, what is lost or left to do | `desk`, `retry` | all |
+//! | a key for each request | `objects` | S3, Secrets Manager, SSM, ECR, Encryption SDK, S3 Encryption Client |
+//! | a key cached for a resource and a principal | `cached_keys`, `cache` | S3 Express, SQS, SNS, Kinesis, CloudWatch Logs |
+//! | a key held in memory, and a slow eye on it | `watch` | DynamoDB, RDS, EFS, Redshift |
+//! | what waits and grows too old | `backlog`, `dead_letters` | SQS, SNS, Kinesis, Lambda |
 
 mod backlog;
 mod cache;

@@ -9,6 +9,7 @@ mod report_sample;
 
 use report_sample::{all, eight_days, empty, hostile, no_faults, sample, violated};
 use scenarios::report::{SCHEMA, Style, html, json, terminal};
+use scenarios::result::Toll;
 use serde_json::Value;
 
 const PLAIN: Style = Style { colour: false, unicode: true, width: 100 };
@@ -52,6 +53,21 @@ fn the_summary_tells_the_whole_story() {
     );
     let s3 = text.lines().find(|line| line.starts_with("  S3 ")).unwrap();
     assert!(s3.contains("█") && s3.contains("××"), "no success line: {s3}");
+}
+
+#[test]
+fn what_is_lost_and_what_is_left_to_do_is_counted_in_both_reports() {
+    let mut result = sample();
+    let toll = |what: &str| Toll { what: what.into(), count: 12_345, first_ms: 90_000 };
+    result.services[0].lost.push(toll("messages past their retention"));
+    result.services[1].manual.push(toll("DB instances to start"));
+    for text in [terminal(&result, PLAIN), page(&result)] {
+        has(&text, &["Lost for good", "12,345 messages past their retention, the first"]);
+        has(&text, &["Left to do by hand", "12,345 DB instances to start, the first"]);
+    }
+    for text in [terminal(&sample(), PLAIN), page(&sample())] {
+        assert!(!text.contains("Lost for good") && !text.contains("Left to do by hand"));
+    }
 }
 
 #[test]

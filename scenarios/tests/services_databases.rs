@@ -1,5 +1,4 @@
 //! Databases against the reference: DynamoDB (3.3), RDS (3.4), Redshift (3.5), with their clocks of hours to weeks.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 #[path = "support/scripted_kms.rs"]
 mod scripted_kms;

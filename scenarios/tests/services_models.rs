@@ -1,5 +1,4 @@
 //! The service models against a scripted KMS on a paused clock: who fails when, what they see, and how they recover.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 #[path = "support/scripted_kms.rs"]
 mod scripted_kms;

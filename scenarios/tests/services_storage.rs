@@ -1,5 +1,4 @@
 //! Storage and compute against the reference, section by section: S3 (3.1, 3.2), EBS (2.1), EC2 (2.2), EFS (2.3).
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 #[path = "support/scripted_kms.rs"]
 mod scripted_kms;
@@ -166,7 +165,7 @@ fn efs_stops_between_5_and_60_minutes_and_comes_back_by_itself() {
     assert!(run.failed(8_100..8_400) > 0, "not all at once");
 
     // Hard mounts hang instead, and go on when the file system is back.
-    let hard = Efs { hard_mounts: true, ..settings };
+    let hard = Efs { hard_mounts: true, rate_per_s: 1.0, ..settings };
     let hard = scripted_kms::run(ServiceSettings::Efs(hard), 8, 12_000, &[(1_000..8_000, DOWN)]);
     assert_eq!(hard.failed(0..12_000), 0);
     let longest = hard.requests.iter().map(|it| it.took).max().unwrap();

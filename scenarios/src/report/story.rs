@@ -108,6 +108,10 @@ pub(super) fn headline(result: &RunResult) -> String {
     format!("{who}. {} of all requests failed.", share(failures, requests))
 }
 
+/// What a terminal shows of these answers, under a table that has said the rest.
+pub(super) const AFTERMATH: [&str; 4] =
+    ["What kept working", "Lasting damage", "Lost for good", "Left to do by hand"];
+
 /// The answers to a director's questions, in the order they are asked.
 pub(super) fn facts(result: &RunResult) -> Vec<Fact> {
     let hit = hit(result);

@@ -414,7 +414,7 @@ const LEVELS: [char; 7] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇'];
 
 fn aftermath(screen: &mut Screen, result: &RunResult) {
     for fact in story::facts(result) {
-        if fact.term != "What kept working" && fact.term != "Lasting damage" {
+        if !story::AFTERMATH.contains(&fact.term) {
             continue; // The table has said the rest.
         }
         screen.heading(fact.term);

@@ -59,12 +59,12 @@ impl Backlog {
         most - left
     }
 
-    /// Drops what has become too old: how many, and when the first of them did.
+    /// Drops what has become too old, slot by slot: how many, and when the first of them did.
     pub(super) fn expire(&mut self, now: Duration) -> Option<(u64, Duration)> {
         let mut expired = None;
         while let Some(slot) = self.slots.pop_front_if(|slot| slot.latest + self.max_age <= now) {
             self.waiting -= slot.count;
-            let (count, _) = expired.get_or_insert((0, slot.latest + self.max_age));
+            let (count, _) = expired.get_or_insert((0, slot.begun + self.max_age));
             *count += slot.count;
         }
         expired

@@ -246,13 +246,16 @@ impl Instances {
                 self.desk.record_damage(number, TERMINAL);
                 self.give_up(instance, now);
             }
-            State::Stopped { .. } if self.settings.operator_delay_s > 0 => {
-                if key.usable_for(Duration::from_secs(self.settings.operator_delay_s), now) {
-                    tokio::task::spawn_local(self.clone().start_stopped(number));
-                }
+            State::Stopped { .. } if self.operator_acts(now, key) => {
+                tokio::task::spawn_local(self.clone().start_stopped(number));
             }
             _ => {}
         }
+    }
+
+    fn operator_acts(&self, now: Duration, key: KeyState) -> bool {
+        let delay_s = self.settings.operator_delay_s;
+        delay_s > 0 && key.usable_for(Duration::from_secs(delay_s), now)
     }
 
     fn give_up(&self, instance: &mut Instance, now: Duration) {

@@ -194,6 +194,8 @@ impl Secrets {
         }
         self.values.replace(secret, key);
         if let Some(version) = self.versions.borrow_mut().get_mut(secret) {
+            // Nobody asks for the old one again.
+            (0..self.principals.len()).for_each(|reader| self.cache.forget((secret, *version, reader)));
             *version += 1;
         }
     }
