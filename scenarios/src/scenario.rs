@@ -5,9 +5,11 @@
 
 use crate::fault::{Fault, FaultKind};
 use crate::kms::settings::KmsSettings;
+use crate::net::settings::LinkFile;
 use crate::services::ServiceSettings;
 use serde::Deserialize;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -78,24 +80,6 @@ pub enum TlsVersion {
     /// TLS 1.3.
     #[serde(rename = "1.3")]
     V13,
-}
-
-/// The `[link]` section: KMS to proxy.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LinkFile {
-    /// Round-trip time, 0 to 10,000 ms. Default 10; AWS advises at most 35.
-    pub rtt_ms: f64,
-    /// Mean of the exponentially distributed extra delay of each segment, 0 to 10,000 ms. Default 0.5.
-    pub jitter_ms: f64,
-    /// Share of segments lost, 0 to 1. Default 0.
-    pub loss: f64,
-}
-
-impl Default for LinkFile {
-    fn default() -> Self {
-        Self { rtt_ms: 10.0, jitter_ms: 0.5, loss: 0.0 }
-    }
 }
 
 /// The `[load_balancer]` section. Connections go to the healthy proxies in turn, to all when none is healthy.
@@ -386,7 +370,7 @@ impl Checker<'_> {
         Ok(service)
     }
 
-    fn check(&self, name: &str, raw: Raw) -> Result<Scenario, ScenarioError> {
+    fn check(&self, name: &str, mut raw: Raw) -> Result<Scenario, ScenarioError> {
         let duration_at = raw.duration_s.span().start;
         let duration_s = *raw.duration_s.get_ref();
         if !(duration_s > 0.0 && duration_s <= DURATION_MAX_S) {
@@ -395,7 +379,7 @@ impl Checker<'_> {
                 .at(duration_at, format!("duration_s is above 0 and at most {DURATION_MAX_S} (31 days)")));
         }
         let duration = Duration::from_secs_f64(duration_s);
-        self.ranges(&raw)?;
+        self.ranges(&mut raw)?;
         let Topology { hsms, hsms_per_proxy, .. } = raw.topology;
         if hsms_per_proxy > hsms {
             return Err(self.about(
@@ -464,14 +448,11 @@ impl Checker<'_> {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of at most 65,536")]
-    fn ranges(&self, raw: &Raw) -> Result<(), ScenarioError> {
+    fn ranges(&self, raw: &mut Raw) -> Result<(), ScenarioError> {
         let checks = [
             ("topology", "proxies", raw.topology.proxies as f64, 1.0, 16.0),
             ("topology", "hsms", raw.topology.hsms as f64, 1.0, 16.0),
             ("topology", "hsms_per_proxy", raw.topology.hsms_per_proxy as f64, 1.0, 10.0),
-            ("link", "rtt_ms", raw.link.rtt_ms, 0.0, 10_000.0),
-            ("link", "jitter_ms", raw.link.jitter_ms, 0.0, 10_000.0),
-            ("link", "loss", raw.link.loss, 0.0, 1.0),
             ("load_balancer", "check_interval_s", raw.load_balancer.check_interval_s, 1.0, 300.0),
             ("load_balancer", "unhealthy_after", f64::from(raw.load_balancer.unhealthy_after), 1.0, 10.0),
             ("load_balancer", "healthy_after", f64::from(raw.load_balancer.healthy_after), 1.0, 10.0),
@@ -492,6 +473,9 @@ impl Checker<'_> {
                     .at(at, format!("[{section}] {key} is between {min} and {max}, not {value}")));
             }
         }
+        // Where the section names a file, it lies beside the scenario.
+        let directory = Path::new(self.place.origin).parent().unwrap_or(Path::new(""));
+        raw.link.check(directory).map_err(|message| self.about(self.section("link"), 0, message))?;
         Ok(())
     }
 }

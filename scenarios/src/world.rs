@@ -13,6 +13,7 @@ use crate::kms::client::Dial;
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
 use crate::kms::violations::Violations;
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsOperation};
+use crate::net::fault::{LinkFault, LinkFaultId, Ways};
 use crate::net::link::{Link, LinkSettings};
 use crate::net::tcp::Network;
 use crate::recording::{Finished, Recording};
@@ -151,21 +152,14 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             host.start().map(|()| host)
         })
         .collect::<Result<_, _>>()?;
-    let links = |name: &str, settings: LinkSettings| -> Vec<Link> {
-        (0..proxies.len()).map(|index| Link::new(settings, streams.stream(name, index as u64))).collect()
+    let links = |name: &str, settings: &LinkSettings| -> Vec<Link> {
+        (0..proxies.len())
+            .map(|index| Link::new(settings.clone(), streams.stream(name, index as u64)))
+            .collect()
     };
-    let milliseconds = |ms: f64| Duration::from_secs_f64(ms / 1_000.0);
-    let paths = links(
-        "network",
-        LinkSettings {
-            rtt: milliseconds(scenario.link.rtt_ms),
-            jitter: milliseconds(scenario.link.jitter_ms),
-            loss: scenario.link.loss,
-        },
-    );
+    let paths = links("network", &scenario.link.settings());
     // The load balancer stands beside its proxies.
-    let beside = LinkSettings { rtt: milliseconds(1.0), jitter: Duration::ZERO, loss: 0.0 };
-    let check_paths = links("load-balancer", beside);
+    let check_paths = links("load-balancer", &LinkSettings::fixed(Duration::from_millis(1)));
     let balancer = Rc::new(Balancer::new(network.clone(), paths.clone(), check_paths.clone()));
     balancer.start_checks(&scenario.load_balancer);
     let dial: Rc<dyn Dial> = balancer;
@@ -511,9 +505,14 @@ struct Stage {
 /// A fault that has begun, and what has to be undone.
 enum Begun {
     Hsms(Vec<(usize, sim_hsm::FaultId)>),
-    Cut(Vec<Link>),
-    Delayed(Vec<Link>, Duration),
+    Links(Vec<(Link, LinkFaultId)>),
     Stopped(Vec<usize>),
+}
+
+impl Begun {
+    fn on_links(links: Vec<Link>, fault: LinkFault) -> Self {
+        Self::Links(links.into_iter().map(|link| (link.clone(), link.begin(fault))).collect())
+    }
 }
 
 impl Stage {
@@ -536,15 +535,11 @@ impl Stage {
             }
             FaultKind::HsmHang { hsms } => on_hsms(hsms, sim_hsm::Fault::Hang),
             FaultKind::Partition { proxies } => {
-                let links = self.links(proxies);
-                links.iter().for_each(Link::cut);
-                Ok(Begun::Cut(links))
+                Ok(Begun::on_links(self.links(proxies), LinkFault::Cut(Ways::Both)))
             }
             FaultKind::Latency { proxies, extra } => {
-                let links: Vec<Link> =
-                    proxies.iter().filter_map(|index| self.paths.get(*index).cloned()).collect();
-                links.iter().for_each(|link| link.add_delay(*extra / 2));
-                Ok(Begun::Delayed(links, *extra / 2))
+                let links = proxies.iter().filter_map(|index| self.paths.get(*index).cloned()).collect();
+                Ok(Begun::on_links(links, LinkFault::Delay { ways: Ways::Both, extra: *extra / 2 }))
             }
             FaultKind::ProxyCrash { proxies } => {
                 self.proxies(proxies).for_each(|proxy| proxy.crash());
@@ -566,8 +561,7 @@ impl Stage {
                     }
                 }
             }
-            Begun::Cut(links) => links.iter().for_each(Link::heal),
-            Begun::Delayed(links, extra) => links.iter().for_each(|link| link.remove_delay(extra)),
+            Begun::Links(faults) => faults.iter().for_each(|(link, id)| link.end(*id)),
             Begun::Stopped(proxies) => {
                 for proxy in self.proxies(&proxies) {
                     proxy.release()?;

@@ -3,6 +3,7 @@
 
 use rand_chacha::ChaCha20Rng;
 use scenarios::clock::{self, Clock};
+use scenarios::net::fault::{LinkFault, LinkFaultId, Ways};
 use scenarios::net::link::{Link, LinkSettings};
 use scenarios::net::tcp::{Listener, Network, Stream};
 use scenarios::streams::Streams;
@@ -13,6 +14,10 @@ use xks_proxy::server::Listen;
 
 const RTT: Duration = Duration::from_millis(10);
 
+fn cut(link: &Link) -> LinkFaultId {
+    link.begin(LinkFault::Cut(Ways::Both))
+}
+
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -22,7 +27,7 @@ fn random() -> ChaCha20Rng {
 }
 
 fn quiet_link() -> Link {
-    Link::new(LinkSettings { rtt: RTT, jitter: Duration::ZERO, loss: 0.0 }, random())
+    Link::new(LinkSettings::fixed(RTT), random())
 }
 
 /// Runs one test body with a clock, a network, a listener at address 0 and a link to it.
@@ -71,9 +76,9 @@ fn a_lost_syn_is_sent_again_after_one_three_and_seven_seconds() {
     for (cut_for, connected) in [(ms(500), 1_000), (ms(1_500), 3_000), (ms(3_500), 7_000)] {
         world(|clock, network, listener, link| async move {
             let _listening = listener;
-            link.cut();
+            let partition = cut(&link);
             let healing = link.clone();
-            clock.call_at(cut_for, move || healing.heal());
+            clock.call_at(cut_for, move || healing.end(partition));
             network.connect(0, link).await.unwrap();
             assert_eq!(clock.now(), ms(connected) + RTT);
         });
@@ -84,7 +89,7 @@ fn a_lost_syn_is_sent_again_after_one_three_and_seven_seconds() {
 fn a_host_that_never_answers_times_out_as_linux_does() {
     world(|clock, network, listener, link| async move {
         let _listening = listener;
-        link.cut();
+        let partition = cut(&link);
         let error = network.connect(0, link).await.err().unwrap();
         // tcp_syn_retries = 6: 1 + 2 + 4 + 8 + 16 + 32 + 64 s.
         assert_eq!((error.kind(), clock.now()), (ErrorKind::TimedOut, ms(127_000)));
@@ -96,9 +101,9 @@ fn a_lost_segment_arrives_after_the_retransmission_timeout_and_those_behind_it_w
     world(|clock, network, mut listener, link| async move {
         let (mut client, mut server) = pair(&network, &mut listener, &link).await;
         let begun = clock.now();
-        link.cut();
+        let partition = cut(&link);
         client.write_all(b"first").await.unwrap();
-        link.heal();
+        link.end(partition);
         client.write_all(b"second").await.unwrap();
         let mut buffer = [0; 16];
         let mut got = 0;
@@ -116,11 +121,11 @@ fn retransmissions_double_until_the_partition_is_over() {
     world(|clock, network, mut listener, link| async move {
         let (mut client, mut server) = pair(&network, &mut listener, &link).await;
         let begun = clock.now();
-        link.cut();
+        let partition = cut(&link);
         client.write_all(b"x").await.unwrap();
         let healing = link.clone();
         // Tries after 210, 630 and 1,470 ms.
-        clock.call_at(begun + ms(700), move || healing.heal());
+        clock.call_at(begun + ms(700), move || healing.end(partition));
         server.read_u8().await.unwrap();
         assert_eq!(clock.now() - begun, ms(1_470) + RTT / 2);
     });
@@ -131,7 +136,7 @@ fn both_sides_give_up_after_fifteen_retransmissions() {
     world(|clock, network, mut listener, link| async move {
         let (mut client, mut server) = pair(&network, &mut listener, &link).await;
         let begun = clock.now();
-        link.cut();
+        let partition = cut(&link);
         client.write_all(b"x").await.unwrap();
         let error = client.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
@@ -178,7 +183,7 @@ fn a_writer_waits_when_the_reader_does_not_read() {
 fn a_connection_over_a_slow_path_does_not_hold_up_one_over_a_fast_path() {
     world(|clock, network, mut listener, slow| async move {
         let fast = quiet_link();
-        slow.add_delay(ms(500));
+        slow.begin(LinkFault::Delay { ways: Ways::Both, extra: ms(500) });
         // Both know each other after a round trip; then the slow client's ACK is on its way for half a second.
         let (slow_network, slow_link) = (network.clone(), slow.clone());
         let slow_client = tokio::task::spawn_local(async move { slow_network.connect(0, slow_link).await });

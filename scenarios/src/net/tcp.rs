@@ -11,7 +11,8 @@
 //! modelled: windows, congestion control,
 //! fast retransmit (it needs three later segments, which a request that waits for its answer never sends).
 
-use super::link::{Link, Verdict};
+use super::link::{Fate, Link};
+use super::packet::{Flow, Packet, PacketKind, Way};
 use crate::clock::Clock;
 use bytes::{Buf, Bytes};
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +23,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// IPv4 and TCP headers with the timestamp option.
+const HEADER_BYTES: usize = 52;
 /// Linux's `TCP_RTO_MIN`.
 const RTO_MIN: Duration = Duration::from_millis(200);
 /// Linux's `TCP_TIMEOUT_INIT`: the first retransmission of a SYN.
@@ -79,20 +82,31 @@ impl Network {
     /// `ConnectionRefused` where nobody listens, `TimedOut` when no SYN got through.
     pub async fn connect(&self, address: Address, link: Link) -> io::Result<Stream> {
         let mut rto = SYN_RTO;
+        let mut flow = Flow::default();
         for _ in 0..=SYN_RETRIES_MAX {
             let sent = self.clock.now();
-            if let Verdict::After(there) = link.send() {
+            let syn = Packet { bytes: HEADER_BYTES, kind: PacketKind::Syn };
+            let fate = link.send(Way::There, syn, &mut flow, sent);
+            if let Fate::Refused { after } = fate {
+                self.clock.sleep(after).await;
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            if let Fate::Arrives { after: there, .. } = fate {
                 self.clock.sleep(there).await;
                 let backlog =
                     lock(&self.listeners).get(&address).filter(|backlog| !lock(backlog).closed).cloned();
                 let full = backlog.as_ref().is_some_and(|backlog| lock(backlog).waiting.len() >= BACKLOG_MAX);
-                if !full && let Verdict::After(back) = link.send() {
+                let syn_ack = Packet { bytes: HEADER_BYTES, kind: PacketKind::SynAck };
+                if !full
+                    && let Fate::Arrives { after: back, .. } =
+                        link.send(Way::Back, syn_ack, &mut flow, self.clock.now())
+                {
                     self.clock.sleep(back).await;
                     let Some(backlog) = backlog else {
                         return Err(io::ErrorKind::ConnectionRefused.into());
                     };
                     let rtt = self.clock.now() - sent;
-                    return self.established(&backlog, link, rtt);
+                    return self.established(&backlog, link, flow, rtt);
                 }
             }
             self.clock.sleep_until(sent + rto).await;
@@ -101,18 +115,25 @@ impl Network {
         Err(io::ErrorKind::TimedOut.into())
     }
 
-    fn established(&self, backlog: &Mutex<Backlog>, link: Link, rtt: Duration) -> io::Result<Stream> {
+    fn established(
+        &self,
+        backlog: &Mutex<Backlog>,
+        link: Link,
+        flow: Flow,
+        rtt: Duration,
+    ) -> io::Result<Stream> {
         let connection = Arc::new(Connection {
             clock: self.clock.clone(),
-            link: link.clone(),
+            link,
+            flow: Mutex::new(flow),
             rto: rto_after(rtt),
             to_server: Mutex::new(Direction::default()),
             to_client: Mutex::new(Direction::default()),
         });
         // The client's ACK makes the connection acceptable. If it is lost, the first request does the same.
-        let acceptable = match link.send() {
-            Verdict::After(delay) => self.clock.now() + delay,
-            Verdict::Lost => self.clock.now() + rtt / 2,
+        let acceptable = match connection.packet(Side::Client, 0) {
+            Fate::Arrives { after, .. } => self.clock.now() + after,
+            _ => self.clock.now() + rtt / 2,
         };
         let mut backlog = lock(backlog);
         if backlog.closed {
@@ -194,6 +215,7 @@ enum Side {
 struct Connection {
     clock: Clock,
     link: Link,
+    flow: Mutex<Flow>,
     rto: Duration,
     to_server: Mutex<Direction>,
     to_client: Mutex<Direction>,
@@ -266,13 +288,37 @@ impl Connection {
             direction.blocked.push_back(segment);
             return;
         }
-        match self.link.send() {
-            Verdict::After(delay) => self.in_transit(&mut direction, delay, segment),
-            Verdict::Lost => {
+        match self.packet(side, segment.len()) {
+            Fate::Arrives { after, .. } => self.in_transit(&mut direction, after, segment),
+            Fate::Reset { after } => {
+                drop(direction);
+                self.reset_both(after);
+            }
+            Fate::Lost | Fate::Refused { .. } => {
                 direction.blocked.push_back(segment);
                 drop(direction);
                 self.retransmit_after(side, self.rto, 1);
             }
+        }
+    }
+
+    /// Sends one packet from `side`.
+    fn packet(&self, side: Side, payload: usize) -> Fate {
+        let way = match side {
+            Side::Client => Way::There,
+            Side::Server => Way::Back,
+        };
+        let bytes = if payload == 0 { 0 } else { payload + HEADER_BYTES };
+        let packet = Packet { bytes, kind: PacketKind::Established };
+        self.link.send(way, packet, &mut lock(&self.flow), self.clock.now())
+    }
+
+    /// A middlebox resets both ends.
+    fn reset_both(&self, after: Duration) {
+        for direction in [&self.to_client, &self.to_server] {
+            let mut direction = lock(direction);
+            direction.blocked.clear();
+            self.in_transit(&mut direction, after, Segment::Reset);
         }
     }
 
@@ -296,17 +342,22 @@ impl Connection {
         if direction.broken.is_some() {
             return;
         }
-        match self.link.send() {
-            Verdict::After(delay) => {
+        let bytes = direction.blocked.front().map_or(0, Segment::len);
+        match self.packet(side, bytes) {
+            Fate::Arrives { after: delay, .. } => {
                 while let Some(segment) = direction.blocked.pop_front() {
                     self.in_transit(&mut direction, delay, segment);
                 }
             }
-            Verdict::Lost if tries >= RETRIES_MAX => {
+            Fate::Reset { after } => {
+                drop(direction);
+                self.reset_both(after);
+            }
+            _ if tries >= RETRIES_MAX => {
                 drop(direction);
                 self.break_off(io::ErrorKind::TimedOut);
             }
-            Verdict::Lost => {
+            Fate::Lost | Fate::Refused { .. } => {
                 drop(direction);
                 self.retransmit_after(side, (rto * 2).min(RTO_MAX), tries + 1);
             }
@@ -442,8 +493,12 @@ impl Stream {
     }
 
     fn peer_resets(&self) {
-        if let (Verdict::After(there), Verdict::After(back)) =
-            (self.connection.link.send(), self.connection.link.send())
+        let other = match self.side {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        };
+        if let Fate::Arrives { after: there, .. } = self.connection.packet(self.side, 0)
+            && let Fate::Arrives { after: back, .. } = self.connection.packet(other, 0)
         {
             let mut incoming = lock(self.connection.incoming(self.side));
             self.connection.in_transit(&mut incoming, there + back, Segment::Reset);
