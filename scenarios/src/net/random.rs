@@ -8,7 +8,7 @@ use rand_chacha::rand_core::Rng;
 
 /// Uniform in [0, 1) with 53 random bits.
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
-pub fn unit(random: &mut ChaCha20Rng) -> f64 {
+pub(crate) fn unit(random: &mut ChaCha20Rng) -> f64 {
     (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
