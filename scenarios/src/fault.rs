@@ -2,6 +2,7 @@
 //!
 //! Place on the map: parsed by [`scenario`](crate::scenario), switched on and off by [`world`](crate::world).
 
+use crate::net::fault::{LinkFault, Ways};
 use std::time::Duration;
 
 /// One fault: from when to when, and what.
@@ -18,23 +19,11 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-/// In which direction a link is changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Way {
-    /// Both.
-    #[default]
-    Both,
-    /// Only from KMS to the proxy, or from the proxy to the HSM.
-    There,
-    /// Only the answers.
-    Back,
-}
-
 /// What happens to a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LinkChange {
     /// Nothing passes, and nobody is told.
-    Cut(Way),
+    Cut(Ways),
     /// The round trip takes so much longer.
     Delay(Duration),
     /// This share of segments is lost, besides those the link loses anyway.
@@ -205,6 +194,22 @@ impl HsmFault {
 }
 
 impl LinkChange {
+    /// As the link knows it.
+    pub fn of_link(self) -> LinkFault {
+        match self {
+            Self::Cut(ways) => LinkFault::Cut(ways),
+            Self::Delay(extra) => LinkFault::Delay { ways: Ways::Both, extra: extra / 2 },
+            Self::Loss(share) => LinkFault::Loss { ways: Ways::Both, share },
+            Self::Bandwidth(bits_per_s) => LinkFault::Bandwidth { ways: Ways::Both, bits_per_s },
+            Self::Duplication(share) => LinkFault::Duplication { share },
+            Self::Reordering(share) => LinkFault::Reordering { share },
+            Self::IdleDrop(idle) => LinkFault::IdleFirewall { idle },
+            Self::Reset => LinkFault::Reset { share: 1.0 },
+            Self::Refused => LinkFault::Refuse,
+            Self::SynDrop => LinkFault::SynDrop,
+        }
+    }
+
     fn scaled(self, share: f64) -> Self {
         match self {
             Self::Delay(extra) => Self::Delay(extra.mul_f64(share)),
@@ -315,9 +320,9 @@ impl Fault {
 impl LinkChange {
     fn label(self, near: &str, far: &str) -> String {
         match self {
-            Self::Cut(Way::Both) => format!("{near} cut off from {far}"),
-            Self::Cut(Way::There) => format!("nothing from {near} reaches {far}"),
-            Self::Cut(Way::Back) => format!("nothing from {far} reaches {near}"),
+            Self::Cut(Ways::Both) => format!("{near} cut off from {far}"),
+            Self::Cut(Ways::There) => format!("nothing from {near} reaches {far}"),
+            Self::Cut(Ways::Back) => format!("nothing from {far} reaches {near}"),
             Self::Delay(extra) => format!("{} ms more round trip to {far}", extra.as_secs_f64() * 1_000.0),
             Self::Loss(loss) => format!("{} % loss to {far}", loss * 100.0),
             Self::Bandwidth(bits) => format!("{} kbit/s to {far}", bits / 1_000),
@@ -392,7 +397,7 @@ mod tests {
         assert_eq!(slow.label(2, 2), "90 ms more round trip to both proxies");
         slow.ramp = Duration::from_secs(30);
         assert_eq!(slow.label(2, 2), "90 ms more round trip to both proxies, growing over 30 s");
-        let cut = fault(FaultKind::HsmLink { hsms: vec![0], change: LinkChange::Cut(Way::Back) });
+        let cut = fault(FaultKind::HsmLink { hsms: vec![0], change: LinkChange::Cut(Ways::Back) });
         assert_eq!(cut.label(2, 2), "nothing from HSM 0 reaches the proxies");
     }
 
@@ -404,6 +409,6 @@ mod tests {
         assert_eq!(slow.scaled(0.5), half);
         assert!(slow.can_grow() && FaultKind::QuotaBurst { rate_per_s: 9.0 }.can_grow());
         assert!(!FaultKind::KillSwitch.can_grow());
-        assert!(!FaultKind::Link { proxies: vec![], change: LinkChange::Cut(Way::Both) }.can_grow());
+        assert!(!FaultKind::Link { proxies: vec![], change: LinkChange::Cut(Ways::Both) }.can_grow());
     }
 }

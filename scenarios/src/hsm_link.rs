@@ -5,7 +5,9 @@
 //! scenario with a section `[hsm_link]`; without one the HSMs are inside the proxies, as it were, and a call takes no
 //! way at all. Faults act on the [`Link`]s.
 
+use crate::net::latency::Latency;
 use crate::net::link::{Link, LinkSettings};
+use crate::net::packet::EachWay;
 use crate::net::tcp::{Address, Network};
 use crate::streams::Streams;
 use serde::Deserialize;
@@ -175,7 +177,11 @@ impl HsmLinkFile {
 
     fn link(&self) -> LinkSettings {
         let milliseconds = |ms: f64| Duration::from_secs_f64(ms / 1_000.0);
-        LinkSettings { rtt: milliseconds(self.rtt_ms), jitter: milliseconds(self.jitter_ms), loss: self.loss }
+        LinkSettings {
+            latency: Latency::Exponential(milliseconds(self.jitter_ms)),
+            loss: EachWay::both(self.loss),
+            ..LinkSettings::fixed(milliseconds(self.rtt_ms))
+        }
     }
 
     fn client(&self) -> ClientSettings {

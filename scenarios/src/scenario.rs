@@ -19,11 +19,12 @@ pub mod sections;
 
 pub use expectation::Expectation;
 pub use place::nearest;
-pub use sections::{HsmFile, LinkFile, LoadBalancerFile, ProxyFile, TlsVersion, Topology};
+pub use sections::{HsmFile, LoadBalancerFile, ProxyFile, TlsVersion, Topology};
 
 use crate::fault::Fault;
 use crate::hsm_link::HsmLinkFile;
 use crate::kms::settings::KmsSettings;
+use crate::net::settings::LinkFile;
 use crate::services::ServiceSettings;
 use checker::{Checker, Raw};
 use place::Place;

@@ -184,21 +184,14 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             host.start().map(|()| host)
         })
         .collect::<Result<_, _>>()?;
-    let links = |name: &str, settings: LinkSettings| -> Vec<Link> {
-        (0..proxies.len()).map(|index| Link::new(settings, streams.stream(name, index as u64))).collect()
+    let links = |name: &str, settings: &LinkSettings| -> Vec<Link> {
+        (0..proxies.len())
+            .map(|index| Link::new(settings.clone(), streams.stream(name, index as u64)))
+            .collect()
     };
-    let milliseconds = |ms: f64| Duration::from_secs_f64(ms / 1_000.0);
-    let paths = links(
-        "network",
-        LinkSettings {
-            rtt: milliseconds(scenario.link.rtt_ms),
-            jitter: milliseconds(scenario.link.jitter_ms),
-            loss: scenario.link.loss,
-        },
-    );
+    let paths = links("network", &scenario.link.settings());
     // The load balancer stands beside its proxies.
-    let beside = LinkSettings { rtt: milliseconds(1.0), jitter: Duration::ZERO, loss: 0.0 };
-    let check_paths = links("load-balancer", beside);
+    let check_paths = links("load-balancer", &LinkSettings::fixed(Duration::from_millis(1)));
     let zones = scenario.topology.zones;
     let balancer = Rc::new(Balancer::new(
         network.clone(),

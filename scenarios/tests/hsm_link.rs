@@ -4,12 +4,14 @@
 
 use scenarios::clock::{self, Clock};
 use scenarios::hsm_link::{DownManner, HaGroup, HsmLinkFile, HsmLinks};
+use scenarios::net::fault::{LinkFault, LinkFaultId, Ways};
 use scenarios::net::tcp::Network;
 use scenarios::run;
 use scenarios::scenario::Scenario;
 use scenarios::streams::Streams;
 use scenarios::world::Options;
 use sim_hsm::{Capacity, Configuration, Control, Fault, KeySpecification, ServiceTime, ServiceTimes, SimHsm};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -36,6 +38,7 @@ struct World {
     clock: Clock,
     links: HsmLinks,
     controls: Vec<Control>,
+    cuts: RefCell<Vec<(usize, LinkFaultId)>>,
 }
 
 impl World {
@@ -47,11 +50,14 @@ impl World {
     }
 
     fn cut(&self, hsm: usize) {
-        self.links.link(0, hsm).unwrap().cut();
+        let id = self.links.link(0, hsm).unwrap().begin(LinkFault::Cut(Ways::Both));
+        self.cuts.borrow_mut().push((hsm, id));
     }
 
     fn heal(&self, hsm: usize) {
-        self.links.link(0, hsm).unwrap().heal();
+        let mut cuts = self.cuts.borrow_mut();
+        let place = cuts.iter().position(|(cut, _)| *cut == hsm).unwrap();
+        self.links.link(0, hsm).unwrap().end(cuts.remove(place).1);
     }
 
     fn encryptions(&self, hsm: usize) -> u64 {
@@ -79,7 +85,7 @@ fn world<F: Future>(settings: &HsmLinkFile, body: impl FnOnce(World) -> F) -> F:
         let controls = hsms.iter().map(|(_, control)| control.clone()).collect();
         let appliances = hsms.into_iter().map(|(hsm, control)| (Arc::new(hsm) as Arc<dyn Hsm>, control));
         let links = HsmLinks::new(&network, &Streams::new(1), appliances.collect(), 2, 64, settings);
-        body(World { clock, links, controls })
+        body(World { clock, links, controls, cuts: RefCell::default() })
     })
     .unwrap()
 }
@@ -110,7 +116,7 @@ fn latency_adds_up() {
         // Handshake, session and request: a round trip each.
         assert_eq!(asked(&hsm, PATIENCE).await, (Ok(()), ms(35)));
         assert_eq!(asked(&hsm, PATIENCE).await, (Ok(()), ms(15)));
-        world.links.link(0, 0).unwrap().add_delay(ms(50));
+        world.links.link(0, 0).unwrap().begin(LinkFault::Delay { ways: Ways::Both, extra: ms(50) });
         assert_eq!(asked(&hsm, PATIENCE).await, (Ok(()), ms(115)));
         // A second session beside the first costs three of the long round trips: too much for the deadline.
         let both = [encrypt(&hsm, PATIENCE), encrypt(&hsm, PATIENCE)];

@@ -2,14 +2,16 @@
 
 use super::faults::RawFault;
 use super::place::{Place, nearest};
-use super::sections::{HsmFile, LinkFile, LoadBalancerFile, ProxyFile, Topology};
+use super::sections::{HsmFile, LoadBalancerFile, ProxyFile, Topology};
 use super::{Expectation, Scenario, ScenarioError, expectation, faults};
 use crate::fault::Fault;
 use crate::hsm_link::HsmLinkFile;
 use crate::kms::settings::KmsSettings;
+use crate::net::settings::LinkFile;
 use crate::services::ServiceSettings;
 use serde::Deserialize;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -121,7 +123,7 @@ impl Checker<'_> {
         Ok(service)
     }
 
-    pub(super) fn check(&self, name: &str, raw: Raw) -> Result<Scenario, ScenarioError> {
+    pub(super) fn check(&self, name: &str, mut raw: Raw) -> Result<Scenario, ScenarioError> {
         let duration_at = raw.duration_s.span().start;
         let duration_s = *raw.duration_s.get_ref();
         if !(duration_s > 0.0 && duration_s <= DURATION_MAX_S) {
@@ -130,7 +132,7 @@ impl Checker<'_> {
                 .at(duration_at, format!("duration_s is above 0 and at most {DURATION_MAX_S} (31 days)")));
         }
         let duration = Duration::from_secs_f64(duration_s);
-        self.ranges(&raw)?;
+        self.ranges(&mut raw)?;
         let Topology { hsms, hsms_per_proxy, .. } = raw.topology;
         if hsms_per_proxy > hsms {
             return Err(self.about(
@@ -216,15 +218,12 @@ impl Checker<'_> {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of at most 65,536")]
-    fn ranges(&self, raw: &Raw) -> Result<(), ScenarioError> {
+    fn ranges(&self, raw: &mut Raw) -> Result<(), ScenarioError> {
         let checks = [
             ("topology", "proxies", raw.topology.proxies as f64, 1.0, 16.0),
             ("topology", "hsms", raw.topology.hsms as f64, 1.0, 16.0),
             ("topology", "hsms_per_proxy", raw.topology.hsms_per_proxy as f64, 1.0, 10.0),
             ("topology", "zones", raw.topology.zones as f64, 1.0, 6.0),
-            ("link", "rtt_ms", raw.link.rtt_ms, 0.0, 10_000.0),
-            ("link", "jitter_ms", raw.link.jitter_ms, 0.0, 10_000.0),
-            ("link", "loss", raw.link.loss, 0.0, 1.0),
             ("load_balancer", "check_interval_s", raw.load_balancer.check_interval_s, 1.0, 300.0),
             ("load_balancer", "unhealthy_after", f64::from(raw.load_balancer.unhealthy_after), 1.0, 10.0),
             ("load_balancer", "healthy_after", f64::from(raw.load_balancer.healthy_after), 1.0, 10.0),
@@ -251,6 +250,9 @@ impl Checker<'_> {
                     .at(at, format!("[{section}] {key} is between {min} and {max}, not {value}")));
             }
         }
+        // Where the section names a file, it lies beside the scenario.
+        let directory = Path::new(self.place.origin).parent().unwrap_or(Path::new(""));
+        raw.link.check(directory).map_err(|message| self.about(self.section("link"), 0, message))?;
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 
 use super::place::nearest;
 use super::sections::Topology;
-use crate::fault::{CKR_NAMES, Fault, FaultKind, HsmFault, LinkChange, Way, ckr_by_name};
+use crate::fault::{CKR_NAMES, Fault, FaultKind, HsmFault, LinkChange, ckr_by_name};
+use crate::net::fault::Ways;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -280,9 +281,9 @@ fn kind(raw: &RawFault, around: &Around<'_>, name: &str) -> Result<FaultKind, St
         Ok::<_, String>(Duration::from_secs_f64(ms / 1_000.0))
     };
     let way = match raw.way {
-        None | Some(RawWay::Both) => Way::Both,
-        Some(RawWay::There) => Way::There,
-        Some(RawWay::Back) => Way::Back,
+        None | Some(RawWay::Both) => Ways::Both,
+        Some(RawWay::There) => Ways::There,
+        Some(RawWay::Back) => Ways::Back,
     };
     match raw.kind {
         Kind::HsmDown => hsm(HsmFault::Down),

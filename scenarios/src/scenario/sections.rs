@@ -1,4 +1,4 @@
-//! The sections of a scenario file that say what there is: topology, link, load balancer, proxies and HSMs.
+//! The sections of a scenario file that say what there is: topology, load balancer, proxies and HSMs.
 //!
 //! Place on the map: read by [`checker`](super::checker), which also looks at every range; built by
 //! [`world`](crate::world).
@@ -41,24 +41,6 @@ pub enum TlsVersion {
     /// TLS 1.3.
     #[serde(rename = "1.3")]
     V13,
-}
-
-/// The `[link]` section: KMS to proxy.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LinkFile {
-    /// Round-trip time, 0 to 10,000 ms. Default 10; AWS advises at most 35.
-    pub rtt_ms: f64,
-    /// Mean of the exponentially distributed extra delay of each segment, 0 to 10,000 ms. Default 0.5.
-    pub jitter_ms: f64,
-    /// Share of segments lost, 0 to 1. Default 0.
-    pub loss: f64,
-}
-
-impl Default for LinkFile {
-    fn default() -> Self {
-        Self { rtt_ms: 10.0, jitter_ms: 0.5, loss: 0.0 }
-    }
 }
 
 /// The `[load_balancer]` section: a Network Load Balancer of AWS in front of the proxies. Its facts are those of AWS's

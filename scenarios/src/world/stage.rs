@@ -4,11 +4,12 @@ use super::proxy_host::{KeyPair, ProxyHost};
 use super::{ACCESS_KEY_ID, KEY_ID, SECRET};
 use crate::balancer::Balancer;
 use crate::clock::Clock;
-use crate::fault::{Fault, FaultKind, HsmFault, LinkChange, RAMP_STEPS, Way};
+use crate::fault::{Fault, FaultKind, HsmFault, LinkChange, RAMP_STEPS};
 use crate::hsm_link::HsmLinks;
 use crate::kms::key::PENDING_WINDOW_DAYS;
 use crate::kms::model::KmsModel;
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsFailure, KmsOperation};
+use crate::net::fault::LinkFaultId;
 use crate::net::link::Link;
 use crate::simulated_tls::{Serving, SimulatedTls};
 use crate::streams::Streams;
@@ -48,7 +49,7 @@ pub(super) struct Stage {
 /// A fault that has begun, and what has to be undone.
 pub(super) enum Begun {
     Hsms(Vec<(usize, sim_hsm::FaultId)>),
-    Links(Vec<Link>, LinkChange),
+    Links(Vec<(Link, LinkFaultId)>),
     Dns,
     /// Proxies that are down.
     Stopped(Vec<usize>),
@@ -217,7 +218,7 @@ impl Stage {
         match begun {
             Begun::Nothing => {}
             Begun::Hsms(faults) => self.end_at_hsms(&faults),
-            Begun::Links(links, change) => links.iter().for_each(|link| end_change(link, change)),
+            Begun::Links(faults) => faults.iter().for_each(|(link, id)| link.end(*id)),
             Begun::Dns => self.balancer.restore_dns(),
             Begun::Stopped(proxies) => self.start_again(&proxies)?,
             Begun::Starved(proxies, factor) => self.processors(&proxies, |processor| processor.feed(factor)),
@@ -449,7 +450,7 @@ impl Stage {
         let in_flight = Rc::new(Cell::new(0_u32));
         let mut next = self.clock.now();
         loop {
-            let unit = crate::net::link::unit(&mut random);
+            let unit = crate::net::random::unit(&mut random);
             next += Duration::from_secs_f64(-libm::log(1.0 - unit) / rate_per_s);
             self.clock.sleep_until(next).await;
             if in_flight.get() >= BURST_IN_FLIGHT_MAX {
@@ -467,22 +468,5 @@ impl Stage {
 }
 
 fn begin_at_links(links: Vec<Link>, change: LinkChange) -> Begun {
-    links.iter().for_each(|link| begin_change(link, change));
-    Begun::Links(links, change)
-}
-
-fn begin_change(link: &Link, change: LinkChange) {
-    match change {
-        LinkChange::Cut(Way::Both) => link.cut(),
-        LinkChange::Delay(extra) => link.add_delay(extra / 2),
-        _ => {}
-    }
-}
-
-fn end_change(link: &Link, change: LinkChange) {
-    match change {
-        LinkChange::Cut(Way::Both) => link.heal(),
-        LinkChange::Delay(extra) => link.remove_delay(extra / 2),
-        _ => {}
-    }
+    Begun::Links(links.into_iter().map(|link| (link.clone(), link.begin(change.of_link()))).collect())
 }
