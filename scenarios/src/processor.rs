@@ -32,9 +32,11 @@ pub struct Processor {
 
 /// All in the processor's own time, which passes more slowly while it is starved.
 struct State {
-    /// Its own time at the moment `told` of the run.
+    /// Its own time now.
     own: Duration,
-    told: Duration,
+    /// Its own time, and the run's, when the pace last changed. Its time is reckoned from there and not step by step,
+    /// for each step would lose a fraction of a nanosecond.
+    since: (Duration, Duration),
     cores: usize,
     /// What the cores are doing, by job, and when each will have done it.
     running: BTreeMap<u64, Duration>,
@@ -53,13 +55,17 @@ impl State {
     }
 
     fn advance(&mut self, now: Duration) {
-        let passed = now.saturating_sub(self.told);
-        self.own += if self.factors.is_empty() { passed } else { passed.div_f64(self.factor()) };
-        self.told = now;
+        let (own, told) = self.since;
+        let passed = now.saturating_sub(told);
+        self.own = own + if self.factors.is_empty() { passed } else { passed.div_f64(self.factor()) };
     }
 
-    /// How long it takes at the present pace until a core has done what it is doing, at least a nanosecond, which
-    /// rounding may have swallowed.
+    fn change(&mut self, now: Duration, change: impl FnOnce(&mut Vec<f64>)) {
+        self.since = (self.own, now);
+        change(&mut self.factors);
+    }
+
+    /// How long it takes at the present pace until a core has done what it is doing.
     fn next_done(&self) -> Option<Duration> {
         let done = self.running.values().min()?.saturating_sub(self.own);
         Some(done.mul_f64(self.factor()).max(Duration::from_nanos(1)))
@@ -68,7 +74,8 @@ impl State {
     /// Ends what is done and begins what waits; hands back whom to wake.
     fn turn(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
-        let own = self.own;
+        // What is less than a nanosecond away is done: rounding may have swallowed the rest.
+        let own = self.own + Duration::from_nanos(1);
         let done: Vec<u64> =
             self.running.iter().filter(|(_, done)| **done <= own).map(|(job, _)| *job).collect();
         for job in done {
@@ -78,7 +85,7 @@ impl State {
         while self.running.len() < self.cores
             && let Some((job, work)) = self.queue.pop_first()
         {
-            self.running.insert(job, own.saturating_add(work));
+            self.running.insert(job, self.own.saturating_add(work));
         }
         woken
     }
@@ -90,7 +97,7 @@ impl Processor {
     pub fn new(clock: Clock, cores: usize, request: Duration, handshake: Option<Duration>) -> Self {
         let state = State {
             own: Duration::ZERO,
-            told: clock.now(),
+            since: (Duration::ZERO, clock.now()),
             cores: cores.max(1),
             running: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -109,18 +116,17 @@ impl Processor {
 
     /// From now on everything takes `factor` times as long, what already waits too. Factors multiply.
     pub fn starve(self: &Arc<Self>, factor: f64) {
-        self.state().factors.push(factor);
+        self.state().change(self.clock.now(), |factors| factors.push(factor));
         self.turn();
     }
 
     /// Takes one such factor back.
     pub fn feed(self: &Arc<Self>, factor: f64) {
-        {
-            let mut state = self.state();
-            if let Some(place) = state.factors.iter().position(|known| *known == factor) {
-                state.factors.remove(place);
+        self.state().change(self.clock.now(), |factors| {
+            if let Some(place) = factors.iter().position(|known| *known == factor) {
+                factors.remove(place);
             }
-        }
+        });
         self.turn();
     }
 
