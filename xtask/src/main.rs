@@ -2,6 +2,7 @@
 //!
 //! - `cargo xtask test`: installs SoftHSM2, Prometheus, curl and openssl when they are missing, then runs every test;
 //! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand;
+//! - `cargo xtask catalogue`: runs every scenario of the catalogue and holds it to its pinned digest;
 //! - `cargo xtask reliability`: measures what each fault of the HSM does, and renews `proxy/RELIABILITY.md`;
 //! - `cargo xtask fuzz`: runs a fuzz target, coverage-guided, and tends its corpus;
 //! - `cargo xtask soak`: full load, faults and reloads for minutes;
@@ -14,6 +15,7 @@
 
 mod apt;
 mod bench;
+mod catalogue;
 mod fuzz;
 mod instructions;
 mod packaging;
@@ -31,6 +33,8 @@ Usage: cargo xtask COMMAND
 
   test                             install what tests need and is missing (SoftHSM2, Prometheus, curl, openssl; needs root),
                                    then run every test
+  test --long                      the determinism check over 200 seeds, twice each in processes of their own
+  catalogue [--renew] [--seeds N]  run every scenario of the catalogue, and compare with, or renew, the pinned digests
   reliability                      measure what each fault of the HSM does, and renew proxy/RELIABILITY.md
   serve-softhsm [--port N] [--tls | --mtls] [--for-load] [--sessions N] [--hsm-latency-ms N [--every-call]]
                 [--sample PROGRAM] [--directory DIR]
@@ -63,6 +67,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["test"] => test(),
+        ["test", "--long"] => test_long(),
+        ["catalogue", words @ ..] => catalogue::perform(words),
         ["packaging"] => packaging::run_all(),
         ["bench", "instructions", options @ ..] => instructions::run(options),
         ["soak", options @ ..] => soak::run(options),
@@ -106,6 +112,15 @@ fn test() -> Outcome {
     apt::ensure("curl")?;
     apt::ensure("openssl")?;
     run(cargo().args(["test", "--workspace", "--all-features"]))
+}
+
+/// What takes too long for every day.
+fn test_long() -> Outcome {
+    run(cargo().args(["test", "--release", "--package", "scenarios", "--test", "determinism", "--"]).args([
+        "--ignored",
+        "--exact",
+        "two_hundred_seeds_in_two_processes_each",
+    ]))
 }
 
 /// The fault matrix with the shipped deadline, held to its bounds, and written down.
