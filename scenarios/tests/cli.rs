@@ -172,7 +172,7 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
         ),
         (
             "title = \"x\"\nduration_s = 10\n[[fault]]\nkind = \"hsm-slow\"\nfrom_s = 5\n",
-            ":3: ",
+            ":4: ",
             "needs factor",
         ),
         (
@@ -203,7 +203,7 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
             ":4: ",
             "did you mean \"s3\"?",
         ),
-        ("title = \"x\"\nduration_s = 10\n[[expect]]\nrecovered_within_s = 3\n", ":4: ", "need a [[fault]]"),
+        ("title = \"x\"\nduration_s = 10\n[[expect]]\nrecovered_within_s = 3\n", ":4: ", "needs a [[fault]]"),
     ];
     let services = [
         (

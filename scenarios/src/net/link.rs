@@ -1,8 +1,7 @@
 //! One link between two places: decides for each packet, in each direction, when it arrives or that it is lost.
 //!
-//! Place on the map: asked by [`tcp`](super::tcp) for every segment, and by the relay of `cargo xtask calibrate-net` for
-//! every packet of a real kernel; it knows no clock of its own, so that simulated and real time serve it alike. Faults
-//! ([`fault`](super::fault)) change it while a run goes on.
+//! Place on the map: asked by [`tcp`](super::tcp) for every segment; it knows no clock of its own, so that a relay between
+//! real sockets can ask it as well. Faults ([`fault`](super::fault)) change it while a run goes on.
 
 use super::burst::{Chain, GilbertElliott};
 use super::fault::{Faults, LinkFault, LinkFaultId};

@@ -12,7 +12,6 @@
 //! unread; ETIMEDOUT when nobody answers for fifteen doublings, of which the other end learns nothing. Not modelled:
 //! Nagle's algorithm (HTTP implementations turn it off), pacing, keep-alive probes, the timers' granularity of 1 to
 //! 4 ms, undoing a window narrowed for nothing.
-//! How far that agrees with a kernel: `scenarios/CALIBRATION.md`.
 
 mod connection;
 mod handshake;

@@ -84,7 +84,7 @@ impl ProxyHost {
 
     fn key_store(&self, hsm: Arc<dyn Hsm>) -> Result<KeyStore, String> {
         let credential = |(id, secret): &KeyPair| {
-            Credential::new(*id, Secret::new((*secret).into())).map_err(|error| error.to_string())
+            Credential::new(id, Secret::new((*secret).into())).map_err(|error| error.to_string())
         };
         let credentials = self.credentials.borrow().iter().map(credential).collect::<Result<_, _>>()?;
         let prefix = UriPrefix::parse(super::PREFIX).map_err(|error| error.to_string())?;
