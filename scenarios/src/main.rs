@@ -21,6 +21,8 @@ use scenarios::{catalogue, real_hsm, run};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Simulates an AWS KMS External Key Store in trouble: the real proxy core between a model of KMS with its downstream
 /// services and an HSM, and everything that can go wrong between them.
@@ -91,6 +93,8 @@ mod exit {
     pub(crate) const USAGE: u8 = 2;
     /// Two equal runs differed.
     pub(crate) const NOT_DETERMINISTIC: u8 = 3;
+    /// Ended by Ctrl-C, as shells have it: 128 and the number of SIGINT.
+    pub(crate) const INTERRUPTED: u8 = 130;
 }
 
 fn main() -> ExitCode {
@@ -210,8 +214,11 @@ fn run_command(arguments: &RunArguments) -> Result<u8, String> {
     };
     let engine = hsm.as_ref().map(real_hsm::open).transpose()?;
     let command = command_line(arguments);
+    let interrupted = Arc::new(AtomicBool::new(false));
+    heed_ctrl_c(Arc::clone(&interrupted));
     let once = |keep_lines: bool, what: &str| {
         let mut options = Options::new(arguments.seed);
+        options.interrupted = Arc::clone(&interrupted);
         options.keep_lines = keep_lines;
         options.engine = engine.as_ref().map(real_hsm::Opened::maker);
         options.progress = progress(what, scenario.duration);
@@ -220,8 +227,14 @@ fn run_command(arguments: &RunArguments) -> Result<u8, String> {
         ran
     };
     let ran = once(arguments.check_determinism, "simulated")?;
-    if arguments.check_determinism {
+    let whole = ran.result.interrupted_at_ms.is_none();
+    if arguments.check_determinism && whole {
         let second = once(true, "second run: simulated")?;
+        if second.result.interrupted_at_ms.is_some() {
+            return Err(
+                "interrupted in the second run: nothing has been compared, and no report written".into()
+            );
+        }
         if ran.result.digest != second.result.digest {
             tell_difference(&ran, &second)?;
             return Ok(exit::NOT_DETERMINISTIC);
@@ -238,17 +251,41 @@ fn run_command(arguments: &RunArguments) -> Result<u8, String> {
         width: columns(),
     };
     let mut text = report::terminal(result, style);
-    if arguments.check_determinism {
+    if arguments.check_determinism && whole {
         text.push_str("determinism: two runs, the same ");
         text.push_str(&format!("{} events in the same order\n", ran.events));
     }
     let held = all_held(result);
-    if !held {
+    if !held && whole {
         text.push_str(&format!("to see this again: {}\n", result.command));
     }
     text.push_str(&format!("report: {}\ndigest: {}\n", page.display(), result.digest));
     say(&text)?;
-    Ok(if held { exit::HELD } else { exit::VIOLATED })
+    Ok(match (whole, held) {
+        (false, _) => exit::INTERRUPTED,
+        (true, true) => exit::HELD,
+        (true, false) => exit::VIOLATED,
+    })
+}
+
+/// The first Ctrl-C ends the run at the next opportunity, with a report of what there is; the second ends the program.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the run has this thread to itself, and never waits for a signal"
+)]
+fn heed_ctrl_c(interrupted: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        // Without a runtime Ctrl-C ends the program at once, as it does by default.
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                interrupted.store(true, Ordering::Relaxed);
+            }
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(i32::from(exit::INTERRUPTED));
+            }
+        });
+    });
 }
 
 fn all_held(result: &RunResult) -> bool {

@@ -45,11 +45,11 @@ pub struct ServiceFigures {
     pub first_failure: Option<Duration>,
     /// When the last failed request came in.
     pub last_failure: Option<Duration>,
-    /// When the first request came in that got its key from KMS after the last failure. A cached or held key proves
-    /// nothing: it works during the outage too. A request that fails while others that came after it have succeeded
+    /// When the first request came in that got its key from KMS after the last failure, or that a held key served once every
+    /// fault was over. A cached key proves nothing, nor does a held one before: they work during the outage too. A request that fails while others that came after it have succeeded
     /// already moves this to the last of them at first.
     pub recovered: Option<Duration>,
-    /// When the last request that got its key from KMS came in.
+    /// When the last such request came in.
     pub last_success: Option<Duration>,
     /// What its users saw.
     pub errors: BTreeMap<(&'static str, Option<KmsFailureKey>), (u64, Duration)>,
@@ -220,6 +220,11 @@ impl Recording {
         }
     }
 
+    /// Whether every fault is over by then.
+    fn is_over(&self, at: Duration) -> bool {
+        self.faults.iter().all(|(_, to)| *to <= at)
+    }
+
     fn in_fault(&self, at: Duration) -> bool {
         self.faults.iter().any(|(from, to)| (*from..*to).contains(&at))
     }
@@ -291,7 +296,9 @@ impl Recorder for Recording {
                         phase.failures += u64::from(matches!(event.outcome, ServiceOutcome::Failed { .. }));
                     }
                     figures.stats.record(&event);
-                    figures.take(index(event.at, self.bucket), event.at, event.took, in_fault, event.outcome);
+                    let when =
+                        When { at: event.at, took: event.took, in_fault, over: self.is_over(event.at) };
+                    figures.take(index(event.at, self.bucket), when, event.outcome);
                 }
             }
             Event::Kms(event) => {
@@ -330,8 +337,20 @@ fn index(at: Duration, bucket: Duration) -> usize {
     usize::try_from(at.as_nanos() / bucket.as_nanos().max(1)).unwrap_or(usize::MAX)
 }
 
+/// When a request came in, as far as it matters to the figures.
+#[derive(Clone, Copy)]
+struct When {
+    at: Duration,
+    took: Duration,
+    /// A fault was on.
+    in_fault: bool,
+    /// Every fault was over.
+    over: bool,
+}
+
 impl ServiceFigures {
-    fn take(&mut self, bucket: usize, at: Duration, took: Duration, in_fault: bool, outcome: ServiceOutcome) {
+    fn take(&mut self, bucket: usize, when: When, outcome: ServiceOutcome) {
+        let When { at, took, in_fault, over } = when;
         self.requests += 1;
         if in_fault {
             self.during_faults.0 += 1;
@@ -361,17 +380,25 @@ impl ServiceFigures {
                 }
                 return;
             }
-            ServiceOutcome::ServedByKms => {
-                self.last_success = self.last_success.max(Some(at));
-                if self.last_failure.is_some_and(|last| at > last) {
-                    self.recovered = Some(self.recovered.map_or(at, |recovered| recovered.min(at)));
+            ServiceOutcome::ServedByKms => self.succeeded(at),
+            ServiceOutcome::ServedFromCache => self.from_cache += 1,
+            ServiceOutcome::ServedByHeldKey => {
+                self.from_held_key += 1;
+                if over {
+                    self.succeeded(at);
                 }
             }
-            ServiceOutcome::ServedFromCache => self.from_cache += 1,
-            ServiceOutcome::ServedByHeldKey => self.from_held_key += 1,
         }
         if let Some(slot) = self.ok.get_mut(bucket) {
             *slot += 1;
+        }
+    }
+
+    /// A success that proves something.
+    fn succeeded(&mut self, at: Duration) {
+        self.last_success = self.last_success.max(Some(at));
+        if self.last_failure.is_some_and(|last| at > last) {
+            self.recovered = Some(self.recovered.map_or(at, |recovered| recovered.min(at)));
         }
     }
 
@@ -528,32 +555,40 @@ mod tests {
         let mut figures =
             ServiceFigures { ok: vec![0; 10], failed: vec![0; 10], ..ServiceFigures::default() };
         let s = Duration::from_secs;
-        figures.take(1, s(1), Duration::ZERO, false, ServiceOutcome::ServedByKms);
-        figures.take(2, s(2), Duration::ZERO, true, failed());
-        figures.take(4, s(4), Duration::ZERO, true, ServiceOutcome::ServedByKms);
+        let when = |at, took, in_fault| When { at, took, in_fault, over: false };
+        figures.take(1, when(s(1), Duration::ZERO, false), ServiceOutcome::ServedByKms);
+        figures.take(2, when(s(2), Duration::ZERO, true), failed());
+        figures.take(4, when(s(4), Duration::ZERO, true), ServiceOutcome::ServedByKms);
         assert_eq!(figures.recovered, Some(s(4)));
         // It came in before that success but ended later: no new failure after the recovery.
-        figures.take(3, s(3), Duration::ZERO, true, failed());
+        figures.take(3, when(s(3), Duration::ZERO, true), failed());
         assert_eq!(figures.recovered, Some(s(4)));
-        figures.take(5, s(5), Duration::ZERO, true, failed());
+        figures.take(5, when(s(5), Duration::ZERO, true), failed());
         assert_eq!(figures.recovered, None);
         // It failed late: a request that came in after it has been served already, and that is a recovery.
         let mut late = figures.clone();
-        late.take(7, s(7), Duration::ZERO, false, ServiceOutcome::ServedByKms);
-        late.take(6, s(6), s(9), false, failed());
+        late.take(7, when(s(7), Duration::ZERO, false), ServiceOutcome::ServedByKms);
+        late.take(6, when(s(6), s(9), false), failed());
         assert_eq!((late.last_failure, late.recovered), (Some(s(6)), Some(s(7))));
-        late.take(8, s(8), Duration::ZERO, false, ServiceOutcome::ServedByKms);
-        late.take(7, s(7) + s(1) / 2, s(9), false, failed());
+        late.take(8, when(s(8), Duration::ZERO, false), ServiceOutcome::ServedByKms);
+        late.take(7, when(s(7) + s(1) / 2, s(9), false), failed());
         assert_eq!((late.last_failure, late.recovered), (Some(s(7) + s(1) / 2), Some(s(8))));
-        figures.take(6, s(6), Duration::ZERO, false, ServiceOutcome::ServedFromCache);
-        figures.take(6, s(6), Duration::ZERO, false, ServiceOutcome::ServedByHeldKey);
+        figures.take(6, when(s(6), Duration::ZERO, false), ServiceOutcome::ServedFromCache);
+        figures.take(6, when(s(6), Duration::ZERO, false), ServiceOutcome::ServedByHeldKey);
         assert_eq!(figures.recovered, None);
-        figures.take(7, s(7), Duration::ZERO, false, ServiceOutcome::ServedByKms);
+        figures.take(7, when(s(7), Duration::ZERO, false), ServiceOutcome::ServedByKms);
         assert_eq!(
             (figures.first_failure, figures.last_failure, figures.recovered),
             (Some(s(2)), Some(s(5)), Some(s(7)))
         );
         assert_eq!((figures.requests, figures.failures, figures.during_faults), (8, 3, (4, 3)));
+        // A key that a resource holds proves something only once every fault is over.
+        figures.take(8, when(s(8), Duration::ZERO, true), failed());
+        figures.take(8, when(s(8) + s(1) / 2, Duration::ZERO, true), ServiceOutcome::ServedByHeldKey);
+        assert_eq!(figures.recovered, None);
+        let over = When { over: true, ..when(s(9), Duration::ZERO, false) };
+        figures.take(9, over, ServiceOutcome::ServedByHeldKey);
+        assert_eq!(figures.recovered, Some(s(9)));
     }
 
     #[test]

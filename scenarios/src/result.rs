@@ -30,6 +30,8 @@ pub struct RunResult {
     pub hsm: String,
     /// Length of the run.
     pub duration_ms: u64,
+    /// When somebody ended the run early; all figures are those until then. `None` if nobody did.
+    pub interrupted_at_ms: Option<u64>,
     /// Width of the buckets in every series.
     pub bucket_ms: u64,
     /// The faults, in order of time.
@@ -84,8 +86,8 @@ pub struct ServiceResult {
     pub first_failure_ms: Option<u64>,
     /// How long after the first fault's beginning that was.
     pub failed_after_fault_ms: Option<u64>,
-    /// When the first request came in that got its key from KMS after the last failure; `None` if it never failed or
-    /// never recovered.
+    /// When the first request came in that got its key from KMS after the last failure, or that a held key served once every
+    /// fault was over; `None` if it never failed or never recovered.
     pub recovered_ms: Option<u64>,
     /// How long after the last fault's end it recovered.
     pub recovered_after_fault_ms: Option<u64>,

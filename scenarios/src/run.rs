@@ -70,7 +70,7 @@ fn tolls(counted: &[Counted]) -> Vec<Toll> {
 }
 
 fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remains) -> Ran {
-    let Remains { finished, narratives, violations, cloudwatch } = remains;
+    let Remains { finished, narratives, interrupted_at, violations, cloudwatch } = remains;
     let span = scenario.fault_span();
     let services: Vec<ServiceResult> = scenario
         .services
@@ -133,6 +133,7 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
         command: command.to_owned(),
         hsm: hsm.to_owned(),
         duration_ms: milliseconds(scenario.duration),
+        interrupted_at_ms: interrupted_at.map(milliseconds),
         bucket_ms: milliseconds(finished.bucket),
         faults: scenario
             .faults

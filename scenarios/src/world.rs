@@ -25,7 +25,7 @@ use crate::net::tcp::Network;
 use crate::processor::Processor;
 use crate::recording::{Finished, Recording};
 use crate::scenario::{Scenario, TlsVersion};
-use crate::services::{self, Narrative, ServiceContext};
+use crate::services::{self, Narrative, ServiceContext, ServiceHandle};
 use crate::simulated_tls::{Serving, SimulatedTls};
 use crate::streams::Streams;
 use crate::trace::{Event, Recorder};
@@ -37,6 +37,7 @@ use stage::Stage;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use xks_proxy::app::Limits;
@@ -54,6 +55,8 @@ const PREFIX: &str = "/example";
 const ACCESS_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 /// Known to everybody: it guards nothing but the simulation.
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEYEXAMPLE";
+/// Parts of a run between which progress is told and an interruption heeded.
+const STEPS: u32 = 100;
 /// How long after the end the last requests may take.
 const AFTERMATH_MAX: Duration = Duration::from_secs(120);
 
@@ -76,6 +79,8 @@ pub struct Options {
     pub engine: Option<EngineMaker>,
     /// Told how much simulated time has passed, a hundred times a run.
     pub progress: Option<Box<dyn Fn(Duration)>>,
+    /// Set by somebody who wants the run to end early: it stops at the next hundredth, with the figures so far.
+    pub interrupted: Arc<AtomicBool>,
     /// Stands between each proxy and its HSM, on the HSM's side of a network; a test plants its defects here.
     pub hsm_wrapper: Option<HsmWrapper>,
     /// Stands between KMS and the load balancer; a test plants its defects on the wire here.
@@ -85,7 +90,15 @@ pub struct Options {
 impl Options {
     /// A plain run.
     pub fn new(seed: u64) -> Self {
-        Self { seed, keep_lines: false, engine: None, progress: None, hsm_wrapper: None, dial_wrapper: None }
+        Self {
+            seed,
+            keep_lines: false,
+            engine: None,
+            progress: None,
+            interrupted: Arc::default(),
+            hsm_wrapper: None,
+            dial_wrapper: None,
+        }
     }
 
     /// An HSM's data door with what is to stand between it and its callers.
@@ -101,6 +114,8 @@ pub struct Remains {
     pub finished: Finished,
     /// What each service's story says in words, and its modelling assumptions.
     pub narratives: Vec<Narrative>,
+    /// When somebody ended the run early.
+    pub interrupted_at: Option<Duration>,
     /// The invariants.
     pub violations: Rc<Violations>,
     /// What CloudWatch showed of the key store when the figures were closed.
@@ -301,10 +316,16 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         scenario.duration,
     ));
 
-    for step in 1..=100_u32 {
-        clock.sleep_until(scenario.duration * step / 100).await;
+    for step in 1..=STEPS {
+        clock.sleep_until(scenario.duration * step / STEPS).await;
         if let Some(progress) = &options.progress {
             progress(clock.now());
+        }
+        if options.interrupted.load(Ordering::Relaxed) && step < STEPS {
+            let finished = recording.finish(scenario.kms.patience());
+            let (narratives, cloudwatch) = (narratives(&handles, &finished), kms.cloudwatch());
+            let interrupted_at = Some(clock.now());
+            return Ok(Remains { finished, narratives, interrupted_at, violations, cloudwatch });
         }
     }
     let answered = async {
@@ -343,12 +364,12 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         repeats.first().map(|(key, _)| format!("{} IVs used twice, first under {key}", repeats.len()));
     violations.check_many(X8, ledger.encryptions(), violation.map(|text| (clock.now(), text)));
 
-    let narratives = handles
-        .iter()
-        .zip(&finished.services)
-        .map(|(handle, figures)| handle.narrative(&figures.stats))
-        .collect();
-    Ok(Remains { finished, narratives, violations, cloudwatch })
+    let narratives = narratives(&handles, &finished);
+    Ok(Remains { finished, narratives, interrupted_at: None, violations, cloudwatch })
+}
+
+fn narratives(handles: &[ServiceHandle], finished: &Finished) -> Vec<Narrative> {
+    handles.iter().zip(&finished.services).map(|(handle, figures)| handle.narrative(&figures.stats)).collect()
 }
 
 /// What no event may show: both secret access keys, and the plaintext that the intruder has encrypted.

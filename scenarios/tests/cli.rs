@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn xks_sim(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xks-sim")).args(arguments).env("NO_COLOR", "1").output().unwrap()
@@ -294,4 +294,40 @@ fn an_output_directory_that_cannot_be_made_is_named() {
     let blocked = file.join("below-a-file");
     let line = mistake(&["run", file.to_str().unwrap(), "--out", blocked.to_str().unwrap()]);
     assert!(line.contains("cannot make the directory") && line.contains("--out"), "{line}");
+}
+
+/// Whether the process has a handler for SIGINT, as the kernel tells.
+fn heeds_ctrl_c(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & 1 << 1 != 0
+}
+
+#[test]
+fn ctrl_c_leaves_a_report_of_what_has_run() {
+    let directory = tempfile::tempdir().unwrap();
+    // Far longer than this test has patience.
+    let file = write(
+        directory.path(),
+        "long.toml",
+        "title = \"Long\"\nduration_s = 2000000\n[[service]]\nkind = \"s3\"\nrate_per_s = 1\n[[expect]]\nfailures_max = 1\n",
+    );
+    let run = Command::new(env!("CARGO_BIN_EXE_xks-sim"))
+        .args(["run", file.to_str().unwrap(), "--out", directory.path().to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !heeds_ctrl_c(run.id()) {
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    let output = run.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("Interrupted at "), "{text}");
+    let report = std::fs::read_to_string(directory.path().join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let at_ms = report["interrupted_at_ms"].as_u64().unwrap();
+    assert!(at_ms > 0 && at_ms < 2_000_000_000 && at_ms.is_multiple_of(20_000_000), "{at_ms}");
+    assert!(directory.path().join("report.html").exists());
 }

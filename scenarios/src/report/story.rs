@@ -75,15 +75,28 @@ pub(super) fn totals(result: &RunResult) -> (u64, u64) {
     })
 }
 
-/// The verdict in one sentence.
+/// The verdict in one sentence, after another one if the run was ended early.
 pub(super) fn headline(result: &RunResult) -> String {
+    match result.interrupted_at_ms {
+        Some(at) => format!(
+            "Interrupted at {} of {}: everything here is of that part. {}",
+            moment(at),
+            moment(result.duration_ms),
+            verdict(result)
+        ),
+        None => verdict(result),
+    }
+}
+
+fn verdict(result: &RunResult) -> String {
     let (requests, failures) = totals(result);
     let asked = asked(result);
     let hit = hit(result);
     if requests == 0 {
         return "No service made a request in this run.".to_owned();
     }
-    let through = match result.faults.len() {
+    let end = result.interrupted_at_ms.unwrap_or(u64::MAX);
+    let through = match result.faults.iter().filter(|band| band.from_ms < end).count() {
         0 => String::new(),
         1 => " through the fault".to_owned(),
         faults => format!(" through all {faults} faults"),
@@ -109,8 +122,13 @@ pub(super) fn headline(result: &RunResult) -> String {
 }
 
 /// What a terminal shows of these answers, under a table that has said the rest.
-pub(super) const AFTERMATH: [&str; 4] =
-    ["What kept working", "Lasting damage", "Lost for good", "Left to do by hand"];
+pub(super) const AFTERMATH: [&str; 5] = [
+    "What goes on without its cause",
+    "What kept working",
+    "Lasting damage",
+    "Lost for good",
+    "Left to do by hand",
+];
 
 /// The answers to a director's questions, in the order they are asked.
 pub(super) fn facts(result: &RunResult) -> Vec<Fact> {
@@ -125,6 +143,10 @@ pub(super) fn facts(result: &RunResult) -> Vec<Fact> {
         facts.push(Fact { term: "How soon", answers: how_soon(result, &hit) });
         facts.push(Fact { term: "How hard", answers: how_hard(result, &hit) });
         facts.push(Fact { term: "Until when", answers: until_when(result, &hit) });
+    }
+    let outliving = outliving(result);
+    if !outliving.is_empty() {
+        facts.push(Fact { term: "What goes on without its cause", answers: outliving });
     }
     facts.push(Fact { term: "What kept working", answers: kept_working(result) });
     let mut damage: Vec<_> = result
@@ -250,6 +272,42 @@ fn until_when(result: &RunResult, hit: &[&ServiceResult]) -> Vec<Answer> {
             format!("{} had not recovered when the run ended{when}.", list(&lost, NAMES_IN_A_SENTENCE))
                 .into(),
         );
+    }
+    answers
+}
+
+/// From this share of failures on, once everything should be well again, an outage outlives its cause.
+const OUTLIVING_SHARE: f64 = 0.05;
+
+/// Services that still fail long after the last fault, and how much load they are then.
+fn outliving(result: &RunResult) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    for service in &result.services {
+        let after = service.after_faults;
+        #[expect(clippy::cast_precision_loss, reason = "counts of requests fit a double")]
+        let failing = after.failures as f64 >= OUTLIVING_SHARE * after.requests as f64;
+        if after.failures == 0 || !failing {
+            continue;
+        }
+        let mut text = format!(
+            "{} of {} still failed once {} was long over",
+            share(after.failures, after.requests),
+            counted(after.requests, "request"),
+            last_fault(result)
+        );
+        if let Some(factor) = service.amplification {
+            text.push_str(&format!(", with {factor:.1} times the KMS calls for each that there were before"));
+        }
+        answers.push(Answer { subject: service.title.clone(), text: format!("{text}.") });
+    }
+    let (before, after) = (result.xks.fresh_share_before_faults, result.xks.fresh_share_after_faults);
+    if !answers.is_empty() && after > before {
+        let text = format!(
+            "{:.1} % of proxy calls opened a connection then, {:.1} % before.",
+            after * 100.0,
+            before * 100.0
+        );
+        answers.push(text.into());
     }
     answers
 }

@@ -134,6 +134,7 @@ fn outage(duration_ms: u64, buckets: usize) -> RunResult {
         command: "xks-sim run hsm-outage --seed 7".into(),
         hsm: "emulated HSM".into(),
         duration_ms,
+        interrupted_at_ms: None,
         bucket_ms,
         faults: vec![FaultBand { label: "both HSMs down".into(), from_ms, to_ms }],
         services,
