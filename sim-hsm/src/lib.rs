@@ -41,6 +41,12 @@
 //!
 //! **Error.** Operations fail with a given return code at a given rate, after their usual service time.
 //!
+//! **Session limit.** Somebody else has taken sessions: new operations are refused with `CKR_SESSION_COUNT` while as many as
+//! are left are in use. Those that have one keep it.
+//!
+//! **Bit flips.** One bit of a share of what encrypt returns is wrong. The device says nothing, and nobody will ever decrypt
+//! that: what an integrity value is for.
+//!
 //! **Background.** A [`FaultPlan`] adds rare faults of its own to every operation, so that callers cannot
 //! count on a perfect device. [`FaultPlan::quiet`] switches that off.
 //!

@@ -248,6 +248,50 @@ async fn a_hang_holds_sessions_until_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_limit_refuses_what_comes_and_takes_nothing_away() {
+    let (hsm, control) = device(4, 10, 5);
+    let before = [encrypt(&hsm, LONG), encrypt(&hsm, LONG), encrypt(&hsm, LONG)];
+    tokio::task::yield_now().await;
+    let wide = control.begin(Fault::SessionLimit { sessions_max: 8 }).unwrap();
+    let narrow = control.begin(Fault::SessionLimit { sessions_max: 2 }).unwrap();
+    assert_eq!(told(encrypt(&hsm, LONG)).await, (Some(HsmErrorKind::Busy), ms(0)));
+    for encryption in before {
+        assert_eq!(told(encryption).await, (None, ms(5)), "it had its session already");
+    }
+    // Two are left, the narrower of both limits.
+    let after = [encrypt(&hsm, LONG), encrypt(&hsm, LONG), encrypt(&hsm, LONG)];
+    let mut kinds = Vec::new();
+    for encryption in after {
+        kinds.push(told(encryption).await.0);
+    }
+    assert_eq!(kinds, [None, None, Some(HsmErrorKind::Busy)]);
+    assert!(control.end(narrow) && control.end(wide));
+    assert_eq!(told(encrypt(&hsm, LONG)).await.0, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flipped_bit_is_silent_and_makes_a_ciphertext_that_is_not_genuine() {
+    let (hsm, control) = device(1, 10, 5);
+    let key = KeyName::label("key");
+    let decrypts = async |sealed: &Sealed| {
+        hsm.decrypt(&key, &aad(), sealed, Instant::now() + LONG).await.map_err(|error| error.kind)
+    };
+    let id = control.begin(Fault::BitFlips { rate: 0.5 }).unwrap();
+    let mut genuine = 0;
+    for _ in 0..100 {
+        let sealed = encrypt(&hsm, LONG).await.unwrap().0.unwrap();
+        match decrypts(&sealed).await {
+            Ok(_) => genuine += 1,
+            Err(kind) => assert_eq!(kind, HsmErrorKind::CiphertextRejected),
+        }
+    }
+    assert!((30..70).contains(&genuine), "{genuine}");
+    assert!(control.end(id));
+    let sealed = encrypt(&hsm, LONG).await.unwrap().0.unwrap();
+    assert!(decrypts(&sealed).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_frees_what_a_hang_holds() {
     let (hsm, control) = device(1, 2, 10);
     let fault = control.begin(Fault::Hang).unwrap();

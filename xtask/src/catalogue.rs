@@ -4,9 +4,9 @@
 //! The digests stand in `scenarios/catalogue/digests.txt`, one line each: name, seed, digest. A change of behaviour shows
 //! there, so that an intended one is committed (`--renew`) and an unintended one is noticed.
 
-use crate::{Outcome, cargo, run, workspace};
+use crate::{Outcome, cargo, release_directory, run, workspace};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -46,7 +46,7 @@ impl Request {
 pub(crate) fn perform(words: &[&str]) -> Outcome {
     let request = Request::parse(words)?;
     run(cargo().args(["build", "--release"]))?;
-    let program = target_directory().join("release/xks-sim");
+    let program = release_directory().join("xks-sim");
     let names = names(&program)?;
     let pinned_path = workspace().join("scenarios/catalogue/digests.txt");
     let pinned = if request.renew { BTreeMap::new() } else { read(&pinned_path)? };
@@ -102,11 +102,6 @@ pub(crate) fn perform(words: &[&str]) -> Outcome {
     Err(format!("{} of {total} runs are not as they were:\n{}\n{hint}", wrong.len(), wrong.join("\n")))
 }
 
-fn target_directory() -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "where cargo builds stands in the environment")]
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
-}
-
 fn names(program: &Path) -> Result<Vec<String>, String> {
     let output = Command::new(program)
         .arg("list")
@@ -132,7 +127,7 @@ fn read(path: &Path) -> Result<BTreeMap<String, String>, String> {
 
 /// The digest of a run that held.
 fn run_one(program: &Path, (name, seed): &Job) -> Result<String, String> {
-    let out = target_directory().join("catalogue").join(format!("{name}-{seed}"));
+    let out = release_directory().join("catalogue").join(format!("{name}-{seed}"));
     let output = Command::new(program)
         .args(["run", name, "--seed", &seed.to_string(), "--out"])
         .arg(&out)
