@@ -233,6 +233,22 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
     let services = services.map(|(text, line, reason)| (format!("{HEAD}[[service]]\n{text}"), line, reason));
     let others = [
         ("service = 3\n", ":3: ", "expected a sequence"),
+        ("[link]\nrtt_ms = 10000\n", ":4: ", "as long as the run or longer"),
+        ("[hsm]\nservice_ms = 10000\n", ":4: ", "as long as the run or longer"),
+        (
+            "[[fault]]\nkind = \"latency\"\nfrom_s = 1\nextra_ms = 20000\n",
+            ":6: ",
+            "as long as the run or longer",
+        ),
+        ("[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\nto_s = 4\n", ":6: ", "to_s is after from_s = 5"),
+        ("[[fault]]\nkind = \"zone-loss\"\nfrom_s = 5\nzone = 1\n", ":6: ", "zones = 2 or more"),
+        ("[[fault]]\nkind = \"kill-switch\"\nfrom_s = 1\nramp_s = 2\n", ":6: ", "is there or it is not"),
+        (
+            "[[fault]]\nkind = \"hsm-down\"\nfrom_s = 1\nto_s = 2\nrepeat_every_s = 3\nrepeats = 9\n",
+            ":8: ",
+            "the last would end at 26 s",
+        ),
+        ("[[fault]]\nkind = \"hsm-loss\"\nfrom_s = 1\nloss = 0.1\n", ":4: ", "add a section [hsm_link]"),
         ("service = [3]\n", ":3: ", "a service is a table"),
         ("link = { rtt_ms = 1.0, loss = 2.0 }\n", ":3: ", "loss is between 0 and 1"),
         ("about = \"see [link]\"\nlink.rtt_ms = 5\nlink.loss = 2.0\n", ":5: ", "loss is between 0 and 1"),

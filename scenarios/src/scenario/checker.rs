@@ -133,6 +133,19 @@ impl Checker<'_> {
         }
         let duration = Duration::from_secs_f64(duration_s);
         self.ranges(&mut raw)?;
+        for (section, key, ms) in
+            [("link", "rtt_ms", raw.link.rtt_ms), ("hsm", "service_ms", raw.hsm.service_ms)]
+        {
+            // A default may be longer than a run of microseconds; who writes such a thing means something else.
+            let written = self.section(section).is_some_and(|table| table.get(key).is_some());
+            if written && ms / 1_000.0 >= duration_s {
+                let message = format!(
+                    "{key} = {ms} is as long as the run or longer, {duration_s} s: no call would ever end; give a longer \
+                     duration_s"
+                );
+                return Err(self.about(self.section(section), 0, message));
+            }
+        }
         let Topology { hsms, hsms_per_proxy, .. } = raw.topology;
         if hsms_per_proxy > hsms {
             return Err(self.about(

@@ -278,7 +278,13 @@ fn kind(raw: &RawFault, around: &Around<'_>, name: &str) -> Result<FaultKind, St
     let extra = || {
         let allowed = |ms: f64| ms > 0.0 && ms <= 60_000.0;
         let ms = number("extra_ms", raw.extra_ms, name, "100", allowed, "above 0 and at most 60,000")?;
-        Ok::<_, String>(Duration::from_secs_f64(ms / 1_000.0))
+        if ms / 1_000.0 >= around.duration_s {
+            return Err(format!(
+                "extra_ms = {ms} is as long as the run or longer, {} s: no call would ever end",
+                around.duration_s
+            ));
+        }
+        Ok(Duration::from_secs_f64(ms / 1_000.0))
     };
     let way = match raw.way {
         None | Some(RawWay::Both) => Ways::Both,
