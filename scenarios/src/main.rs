@@ -168,9 +168,10 @@ fn load(scenario: &str) -> Result<Scenario, String> {
 
 fn list() -> Result<u8, String> {
     let mut text = String::new();
+    let widest = catalogue::CATALOGUE.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
     for entry in catalogue::CATALOGUE {
         let scenario = load(entry.name)?;
-        text.push_str(&format!("{:<14}{}\n", entry.name, scenario.title));
+        text.push_str(&format!("{:<widest$}  {}\n", entry.name, scenario.title));
     }
     text.push_str("\nxks-sim show NAME explains one, xks-sim run NAME runs it.\n");
     say(&text)?;

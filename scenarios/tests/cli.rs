@@ -109,6 +109,10 @@ fn a_real_pkcs11_library_gives_the_same_events_every_time() {
 fn list_and_show_explain_the_catalogue() {
     let listed = stdout(&xks_sim(&["list"]));
     assert!(listed.lines().next().unwrap_or_default().starts_with("hsm-outage "), "{listed}");
+    for entry in scenarios::catalogue::CATALOGUE {
+        let name = format!("{}  ", entry.name);
+        assert!(listed.lines().any(|line| line.starts_with(&name)), "{}: {listed}", entry.name);
+    }
     for name in
         ["hsm-outage", "hsm-failover", "hsm-slow", "partition", "proxy-crash", "kill-switch", "steady"]
     {
