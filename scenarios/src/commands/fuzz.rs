@@ -1,6 +1,9 @@
 //! `xks-sim fuzz`: arguments, files and exit codes around [`scenarios::hostile`].
 
-use crate::{exit, parse_seed, say, write_whole};
+use super::exit;
+use super::files::write_whole;
+use super::run::parse_seed;
+use super::terminal::{clear_progress, say};
 use scenarios::hostile::case::{Case, Target};
 use scenarios::hostile::endpoint::Endpoint;
 use scenarios::hostile::finding::Finding;
@@ -81,7 +84,7 @@ pub(crate) struct FuzzArguments {
     i_own_this_endpoint: bool,
 }
 
-pub(crate) fn fuzz(arguments: &FuzzArguments) -> Result<u8, String> {
+pub(crate) fn perform(arguments: &FuzzArguments) -> Result<u8, String> {
     let url = arguments
         .endpoint
         .as_deref()
@@ -142,7 +145,7 @@ pub(crate) fn fuzz(arguments: &FuzzArguments) -> Result<u8, String> {
     };
     let local = tokio::task::LocalSet::new();
     let ran = local.block_on(&runtime, run::run(endpoint, options, progress(amount), interrupted));
-    crate::clear_progress();
+    clear_progress();
     let summary = ran?;
     for finding in &summary.findings {
         save(finding, &for_findings, arguments)?;

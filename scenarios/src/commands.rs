@@ -1,0 +1,13 @@
+//! The commands of `xks-sim`, one module each, and what they share.
+//!
+//! Place on the map: between `main`, which chooses one, and the library, which does the work. Each has a `perform` that
+//! ends with an [`exit`] code, or with what to tell a user whose input was wrong.
+
+pub(crate) mod exit;
+mod files;
+pub(crate) mod fuzz;
+mod interrupt;
+pub(crate) mod list;
+pub(crate) mod run;
+pub(crate) mod show;
+mod terminal;

@@ -1,0 +1,56 @@
+//! The files that commands read and write: scenarios, and whatever a run leaves behind.
+
+use scenarios::catalogue;
+use scenarios::scenario::{FILE_BYTES_MAX, Scenario, nearest};
+use std::path::Path;
+
+/// A scenario by its name in the catalogue, or by the path of its file.
+///
+/// # Errors
+/// In words: no such name (with the nearest), no such file, not a scenario.
+pub(crate) fn load(scenario: &str) -> Result<Scenario, String> {
+    if let Some(entry) = catalogue::find(scenario) {
+        return Scenario::parse(entry.name, &format!("catalogue/{}.toml", entry.name), entry.text)
+            .map_err(|error| error.to_string());
+    }
+    let path = Path::new(scenario);
+    let looks_like_path = scenario.contains(['/', '.']) || path.exists();
+    if !looks_like_path {
+        let names = catalogue::CATALOGUE.iter().map(|entry| entry.name);
+        let hint = match nearest(scenario, names.clone()) {
+            Some(near) => format!(" did you mean `{near}`?"),
+            None => String::new(),
+        };
+        let all = names.collect::<Vec<_>>().join(", ");
+        return Err(format!(
+            "no scenario is called `{scenario}`;{hint} there are: {all}; or give the path of a file"
+        ));
+    }
+    let size = std::fs::metadata(path)
+        .map_err(|error| format!("cannot read the scenario file {scenario}: {error}"))?
+        .len();
+    if size > FILE_BYTES_MAX as u64 {
+        return Err(format!("{scenario} has {size} bytes; a scenario file has at most {FILE_BYTES_MAX}"));
+    }
+    let bytes =
+        std::fs::read(path).map_err(|error| format!("cannot read the scenario file {scenario}: {error}"))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        format!(
+            "{scenario} is not UTF-8 text: the first wrong byte is at offset {}",
+            error.utf8_error().valid_up_to()
+        )
+    })?;
+    let name = path.file_stem().map_or_else(|| "scenario".into(), |stem| stem.to_string_lossy().into_owned());
+    Scenario::parse(&name, scenario, &text).map_err(|error| error.to_string())
+}
+
+/// Writes a file under another name first, so that a reader never finds half of it.
+///
+/// # Errors
+/// When the directory cannot be written to.
+pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), String> {
+    let half = path.with_extension("part");
+    std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, path)).map_err(|error| {
+        format!("cannot write {}: {error}; choose another directory with --out", path.display())
+    })
+}
