@@ -29,6 +29,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// A relay that is later than this on average makes a comparison void.
+const LATENESS_MAX: Duration = Duration::from_millis(1);
+
 /// Compares the simulated TCP with the kernel's.
 #[derive(Parser)]
 #[command(name = "calibrate")]
@@ -144,6 +147,13 @@ async fn measure(arguments: &RunArguments) -> Result<bool, String> {
             let (real, relay) = task.await.map_err(|error| error.to_string())??;
             let simulated = simulated(*point, relay, arguments.clients, until).await?;
             let row = Row { point: *point, real, simulated };
+            if relay.mean > LATENESS_MAX {
+                return Err(format!(
+                    "at {point} the relay passed packets on {:.1} ms late on average, so that this measures the machine and \
+                     not TCP; nothing was written. Run it where nothing else runs, or with --parallel 1",
+                    relay.mean.as_secs_f64() * 1_000.0
+                ));
+            }
             println!("{}", line(&row));
             measured.push(Measured { row, relay });
         }

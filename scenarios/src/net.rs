@@ -12,6 +12,7 @@
 //! - [`tcp`]: connections as Linux's kernel has them.
 
 pub mod burst;
+pub mod calibration;
 pub mod fault;
 pub mod histogram;
 pub mod latency;
