@@ -54,11 +54,11 @@ mod words;
 
 pub use cloudwatch_logs::CloudwatchLogs;
 pub use dead_letters::DeadLetterQueue;
-pub use desk::{Aftermath, Counted, DAMAGE_MAX, Damage, TOO_MANY_WAITING};
+pub use desk::{Aftermath, Counted, DAMAGE_MAX, Damage, ShownAs, TOO_MANY_WAITING};
 pub use dynamodb::DynamoDb;
 pub use ebs::Ebs;
 pub use ec2_launch::Ec2Launch;
-pub use ecr::Ecr;
+pub use ecr::{Ecr, PullError};
 pub use efs::Efs;
 pub use eks::Eks;
 pub use encryption_sdk::EncryptionSdk;
@@ -75,7 +75,7 @@ pub use secrets_manager::{SecretsClient, SecretsManager};
 pub use settings::SettingsError;
 pub use sns::Sns;
 pub use sqs::Sqs;
-pub use ssm::{Ssm, Tier};
+pub use ssm::{Ssm, TaskError, Tier};
 pub use stats::{ServiceStats, WindowTally};
 
 use crate::kms::{KmsApi, LocalFuture};
@@ -270,6 +270,26 @@ impl ServiceSettings {
     /// The modelling assumptions behind this service, such as `MA-D15: S3 keeps a bucket key for 300 s …`.
     pub fn assumptions(&self) -> Vec<String> {
         let mut assumptions = self.service().assumptions();
+        let load = self.service().load();
+        assumptions.push(match load.kms_attempts_max {
+            3 => {
+                "MA-D3: services try a KMS call that ends in 500 or throttling 3 times in all, as AWS SDKs do"
+                    .into()
+            }
+            n => format!(
+                "MA-D3: {}: a KMS call that ends in 500 or throttling is tried {n} times in all",
+                self.title()
+            ),
+        });
+        for (answer, shown, usual) in [
+            ("400 for the key store (MA-D1)", load.on_400, ShownAs::InvalidState),
+            ("500 (MA-D4)", load.on_500, ShownAs::Internal),
+            ("throttling (MA-D4)", load.on_throttle, ShownAs::Throttled),
+        ] {
+            if shown != usual {
+                assumptions.push(format!("{}: KMS's {answer} shows as {}", self.title(), shown.in_words()));
+            }
+        }
         if self.represents() > 1 {
             assumptions.push(format!(
                 "{}: each simulated request stands for {}",

@@ -1,5 +1,5 @@
 //! Plaintext data keys that a service keeps for a while. One refresh per entry at a time (MA-D5); failures are not cached, so
-//! the next request tries again (MA-D34).
+//! the next request tries again, unless `failures_cached_s` says otherwise (MA-D34).
 
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
@@ -20,6 +20,11 @@ enum Entry {
         tried: Duration,
     },
     Refreshing(Rc<Refresh>),
+    /// A failure that is not asked about again before its time.
+    Failed {
+        until: Duration,
+        failure: KmsFailure,
+    },
 }
 
 /// A refresh under way. Waiters wake in the order they came, which a `tokio::sync::watch` does not promise.
@@ -65,6 +70,8 @@ pub(super) struct KeyCache<K> {
     sweep_at: Cell<usize>,
     keep: Keep,
     early: Option<Early>,
+    /// How long a failure is kept (MA-D34).
+    failures_for: Duration,
     /// Draws what is left of the keys held at the start.
     ages: Option<RefCell<Draws>>,
 }
@@ -75,11 +82,20 @@ const KEPT_FOR: Duration = Duration::from_secs(1);
 /// Keys that come into a cache so early in a run stand for those of a fleet that has run for long: any age is as likely.
 pub(super) const WARM_UP: Duration = Duration::from_secs(10);
 
+/// MA-D34 as it is set.
+pub(super) fn failures_in_words(failures_cached_s: u64) -> String {
+    match failures_cached_s {
+        0 => "MA-D34: failures are not cached".into(),
+        s => format!("MA-D34: a failure is cached for {s} s"),
+    }
+}
+
 enum Found {
     Held,
     /// Held, and this request is to refresh it before its time.
     HeldTryRefresh,
     Refreshing(Rc<Refresh>),
+    Failed(KmsFailure),
     Expired,
     Missing,
 }
@@ -91,6 +107,7 @@ impl<K: Ord + Copy> KeyCache<K> {
             sweep_at: Cell::new(SWEEP_AT_LEAST),
             keep: Keep::Never,
             early: None,
+            failures_for: Duration::ZERO,
             ages: None,
         }
     }
@@ -111,6 +128,12 @@ impl<K: Ord + Copy> KeyCache<K> {
         self
     }
 
+    /// A cache that keeps failures too, for so many seconds.
+    pub(super) fn keeping_failures(mut self, failures_cached_s: u64) -> Self {
+        self.failures_for = Duration::from_secs(failures_cached_s);
+        self
+    }
+
     /// Takes in a key without a call of its own, for `ttl` from now.
     pub(super) fn put(&self, key: K, now: Duration, ttl: Duration) {
         let ttl = match &self.ages {
@@ -121,7 +144,10 @@ impl<K: Ord + Copy> KeyCache<K> {
         entries.insert(key, Entry::Held { until: now + ttl, tried: Duration::ZERO });
         // What a failed refresh leaves in use is never too old to be of use.
         if self.keep == Keep::Never && entries.len() >= self.sweep_at.get() {
-            entries.retain(|_, entry| !matches!(entry, Entry::Held { until, .. } if *until <= now));
+            entries.retain(|_, entry| match entry {
+                Entry::Held { until, .. } | Entry::Failed { until, .. } => *until > now,
+                Entry::Refreshing(_) => true,
+            });
             self.sweep_at.set(SWEEP_AT_LEAST.max(entries.len() * 2));
         }
     }
@@ -138,6 +164,8 @@ impl<K: Ord + Copy> KeyCache<K> {
         match self.entries.borrow_mut().get_mut(&key) {
             None => Found::Missing,
             Some(Entry::Refreshing(refresh)) => Found::Refreshing(refresh.clone()),
+            Some(Entry::Failed { until, failure }) if now < *until => Found::Failed(failure.clone()),
+            Some(Entry::Failed { .. }) => Found::Missing,
             Some(Entry::Held { until, .. }) if *until <= now => Found::Expired,
             Some(Entry::Held { until, tried }) => match self.early {
                 Some(Early { before, every }) if now + before >= *until && now >= *tried + every => {
@@ -166,14 +194,17 @@ impl<K: Ord + Copy> KeyCache<K> {
                 if let Ok(ttl) = &tried.result {
                     self.put(key, desk.now(), *ttl);
                 }
-                return visible.outcome(tried);
+                return desk.outcome(visible, tried);
             }
             Found::Refreshing(under_way) => {
                 under_way.ended.notified().await;
                 return match under_way.failure.borrow().clone() {
-                    Some(failure) => visible.outcome::<()>(Tried { result: Err(failure), attempts: 0 }),
+                    Some(failure) => desk.outcome::<()>(visible, Tried { result: Err(failure), attempts: 0 }),
                     None => ServiceOutcome::ServedFromCache,
                 };
+            }
+            Found::Failed(failure) => {
+                return desk.outcome::<()>(visible, Tried { result: Err(failure), attempts: 0 });
             }
             Found::Expired => true,
             Found::Missing => false,
@@ -186,11 +217,16 @@ impl<K: Ord + Copy> KeyCache<K> {
             Ok(ttl) => self.put(key, desk.now(), *ttl),
             Err(_) if kept => self.put(key, desk.now(), KEPT_FOR),
             Err(failure) => {
-                self.entries.borrow_mut().remove(&key);
+                if self.failures_for.is_zero() {
+                    self.entries.borrow_mut().remove(&key);
+                } else {
+                    let (until, failure) = (desk.now() + self.failures_for, failure.clone());
+                    self.entries.borrow_mut().insert(key, Entry::Failed { until, failure });
+                }
                 under_way.failure.replace(Some(failure.clone()));
             }
         }
         under_way.ended.notify_waiters();
-        if kept { ServiceOutcome::ServedFromCache } else { visible.outcome(tried) }
+        if kept { ServiceOutcome::ServedFromCache } else { desk.outcome(visible, tried) }
     }
 }

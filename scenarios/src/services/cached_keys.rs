@@ -35,11 +35,14 @@ impl CachedKeys {
     /// Makes a resource and its first data key.
     pub(super) async fn create(&self, principal: usize) -> ServiceOutcome {
         let made = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.principals[principal]).await;
-        self.visible.outcome(made.map(|key| {
-            if !self.resources.is_full() {
-                self.resources.keep(key, 0.0);
-            }
-        }))
+        self.desk.outcome(
+            self.visible,
+            made.map(|key| {
+                if !self.resources.is_full() {
+                    self.resources.keep(key, 0.0);
+                }
+            }),
+        )
     }
 
     /// Writes to a resource, which is created if it does not exist yet.

@@ -2,7 +2,7 @@
 //! buffer what is not accepted and drop what their buffer does not hold: those log events are lost, just when they are wanted
 //! (downstream-services 5.6).
 
-use super::cache::KeyCache;
+use super::cache::{KeyCache, failures_in_words};
 use super::cached_keys::{CachedKeys, WriteKey};
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
@@ -34,6 +34,9 @@ settings! {
     events_per_batch: u32 = 50, count(1..=10_000);
     /// Log events that the agents of one group and role buffer together; 0 to 100,000,000; default 50,000.
     agent_buffer_events: u32 = 50_000, count(0..=100_000_000);
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 /// MA-D32: not documented.
@@ -47,7 +50,7 @@ impl Service for CloudwatchLogs {
             keys: CachedKeys {
                 principals: desk.callers(self.principals, VIA),
                 resources: Objects::new(self.log_groups as usize),
-                cache: KeyCache::new().aged(draws),
+                cache: KeyCache::new().keeping_failures(self.failures_cached_s).aged(draws),
                 visible: &VISIBLE,
                 ttl: Duration::from_secs(self.ttl_s),
                 desk,
@@ -68,7 +71,7 @@ impl Service for CloudwatchLogs {
                 "MA-D32: CloudWatch Logs reads and ingests for {} s after the onset, then answers ServiceUnavailableException",
                 self.ttl_s
             ),
-            "MA-D34: failures are not cached".into(),
+            failures_in_words(self.failures_cached_s),
         ]
     }
 }

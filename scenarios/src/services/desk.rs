@@ -6,6 +6,7 @@ use super::retry::{Retry, Tried};
 use super::settings::{Load, ROLES};
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsException, KmsOperation};
 use crate::trace::{Event, Recorder, ServiceEvent, ServiceOutcome};
+use serde::Deserialize;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -94,29 +95,53 @@ pub(super) struct Visible {
     pub(super) internal: &'static str,
     pub(super) throttled: &'static str,
     pub(super) disabled: &'static str,
+    /// The key is deleted, and its time to be brought back is over.
+    pub(super) not_found: &'static str,
 }
 
 impl Visible {
     /// The same for every exception.
     pub(super) const fn always(visible: &'static str) -> Self {
-        Self { invalid_state: visible, internal: visible, throttled: visible, disabled: visible }
+        Self {
+            invalid_state: visible,
+            internal: visible,
+            throttled: visible,
+            disabled: visible,
+            not_found: visible,
+        }
     }
 
-    /// The outcome of a request that needed this KMS call, or these.
-    pub(super) fn outcome<T>(&self, tried: Tried<T>) -> ServiceOutcome {
-        match tried.result {
-            Ok(_) => ServiceOutcome::ServedByKms,
-            Err(failure) => ServiceOutcome::Failed {
-                visible: match failure.exception {
-                    KmsException::KmsInternal => self.internal,
-                    KmsException::Throttling => self.throttled,
-                    KmsException::Disabled => self.disabled,
-                    // Not retried either; documents name no other code for a key that is gone.
-                    _ => self.invalid_state,
-                },
-                kms: Some(failure),
-                attempts: tried.attempts,
-            },
+    fn code(&self, shown: ShownAs) -> &'static str {
+        match shown {
+            ShownAs::InvalidState => self.invalid_state,
+            ShownAs::Disabled => self.disabled,
+            ShownAs::Internal => self.internal,
+            ShownAs::Throttled => self.throttled,
+        }
+    }
+}
+
+/// Which of a service's own codes its users see for an answer of KMS. A service that has one code for all shows that one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShownAs {
+    /// The code for a key in an invalid state, such as `KMS.KMSInvalidStateException (400)`.
+    InvalidState,
+    /// The code for a disabled key.
+    Disabled,
+    /// The code for an error inside the service, such as `ServiceUnavailable (503)`.
+    Internal,
+    /// The code for throttling, or the generic one where the service has none.
+    Throttled,
+}
+
+impl ShownAs {
+    pub(super) fn in_words(self) -> &'static str {
+        match self {
+            Self::InvalidState => "a key in an invalid state",
+            Self::Disabled => "a disabled key",
+            Self::Internal => "an error inside the service",
+            Self::Throttled => "throttling",
         }
     }
 }
@@ -148,7 +173,7 @@ impl Desk {
             index,
             kms,
             recorder,
-            retry: Retry::new(jitter),
+            retry: Retry::new(jitter, load.kms_attempts_max),
             until,
             load,
             in_flight: Cell::new(0),
@@ -210,6 +235,25 @@ impl Desk {
         let Ok(blob) = &made.result else { return made };
         let opened = self.decrypt(blob, caller).await;
         Tried { result: opened.result.and(made.result), attempts: made.attempts + opened.attempts }
+    }
+
+    /// The outcome of a request that needed this KMS call, or these.
+    pub(super) fn outcome<T>(&self, visible: &Visible, tried: Tried<T>) -> ServiceOutcome {
+        match tried.result {
+            Ok(_) => ServiceOutcome::ServedByKms,
+            Err(failure) => ServiceOutcome::Failed {
+                visible: match failure.exception {
+                    KmsException::KmsInternal => visible.code(self.load.on_500),
+                    KmsException::Throttling => visible.code(self.load.on_throttle),
+                    KmsException::Disabled => visible.disabled,
+                    KmsException::NotFound => visible.not_found,
+                    // Nothing else is retried either.
+                    _ => visible.code(self.load.on_400),
+                },
+                kms: Some(failure),
+                attempts: tried.attempts,
+            },
+        }
     }
 
     /// Carries out and reports one request, unless too many are waiting. True when it succeeded.

@@ -7,7 +7,7 @@
 //!    ▲─────────18 to 57 min of a usable key──────────┘ └─20 h─► global-table replica removed
 //! ```
 
-use super::cache::KeyCache;
+use super::cache::{KeyCache, failures_in_words};
 use super::desk::{Aftermath, Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
@@ -62,6 +62,9 @@ settings! {
     creating_s: u64 = 30, seconds();
     /// Seconds after which it vanishes if its key became unusable meanwhile; 1 to 86,400; default 3,540 (59 min, measured).
     vanish_after_s: u64 = 3_540, seconds();
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 const VISIBLE: Visible = Visible {
@@ -69,6 +72,7 @@ const VISIBLE: Visible = Visible {
     internal: "InternalServerError (500)",
     throttled: "ThrottlingException (400)",
     disabled: "ValidationException (400): KMS key disabled error",
+    not_found: "ValidationException (400): KMS key disabled error",
 };
 /// What reads and writes of an archived table meet.
 const TABLE_ARCHIVED: &str = "table is ARCHIVED";
@@ -119,7 +123,7 @@ impl Service for DynamoDb {
             principals: desk.callers(self.principals, VIA),
             first_ttls: RefCell::new(first_ttls),
             keys: Objects::new(self.tables as usize),
-            cache: KeyCache::new(),
+            cache: KeyCache::new().keeping_failures(self.failures_cached_s),
             watched: Cell::new(false),
             settings: self.clone(),
             desk,
@@ -183,7 +187,7 @@ impl Service for DynamoDb {
                 "MA-D18: a table's status changes {} to {} s after its key became unusable",
                 self.status_after_min_s, self.status_after_max_s
             ),
-            "MA-D34: failures are not cached".into(),
+            failures_in_words(self.failures_cached_s),
         ]
     }
 }
@@ -224,14 +228,17 @@ enum Status {
 impl Tables {
     async fn create_table(self: Rc<Self>, principal: usize) -> ServiceOutcome {
         let made = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.principals[principal]).await;
-        VISIBLE.outcome(made.map(|key| {
-            if !self.keys.is_full() {
-                self.keys.keep(key.clone(), 0.0);
-                if !self.watched.replace(true) {
-                    tokio::task::spawn_local(self.clone().watch(key));
+        self.desk.outcome(
+            &VISIBLE,
+            made.map(|key| {
+                if !self.keys.is_full() {
+                    self.keys.keep(key.clone(), 0.0);
+                    if !self.watched.replace(true) {
+                        tokio::task::spawn_local(self.clone().watch(key));
+                    }
                 }
-            }
-        }))
+            }),
+        )
     }
 
     /// DynamoDB's slow eye on the key.

@@ -1,8 +1,8 @@
 //! EBS: attached volumes hold their plaintext key in the Nitro card and do not notice an outage; attaching needs KMS, and so
 //! does the reattachment after maintenance of the server (downstream-services 2.1).
 //!
-//! The grant that an attachment needs is made by KMS itself and does not reach the proxy. Snapshots of attached volumes go on
-//! (MA-D8).
+//! The grant that an attachment needs is made by KMS itself and does not reach the proxy. Snapshots of attached volumes go on,
+//! unless `snapshots_need_key` says otherwise (MA-D8).
 
 use super::desk::{Aftermath, Desk, Visible};
 use super::draws::Draws;
@@ -28,6 +28,10 @@ settings! {
     attach_share: f64 = 0.02, share();
     /// Share of creates among them; 0 to 1, and at most 1 with `attach_share`; default 0.
     create_share: f64 = 0.0, share();
+    /// Share of snapshots of attached volumes among them; 0 to 1; default 0.
+    snapshot_share: f64 = 0.0, share();
+    /// Whether such a snapshot needs KMS (a Decrypt), and not only the key that the host holds (MA-D8); default false.
+    snapshots_need_key: bool = false, any();
     /// Volumes created at the start; 1 to 500; default 40. A key has 50,000 grants, so no more volumes can be attached.
     volumes: u32 = 40, count(1..=500);
     /// Seconds until a volume that could not be created changes to state `error`, at least (MA-D7); 1 to 86,400; default 5.
@@ -45,6 +49,7 @@ settings! {
 /// Creating and attaching end asynchronously: the failure arrives as an EventBridge event whose cause is KMS's message (MA-D6).
 const CREATE_FAILED: &str = "EBS createVolume failed (volume state: error)";
 const CREATE_VISIBLE: Visible = Visible::always(CREATE_FAILED);
+const SNAPSHOT_VISIBLE: Visible = Visible::always("EBS createSnapshot failed");
 const ATTACH_VISIBLE: Visible = Visible::always("EBS attachVolume failed");
 /// What reads and writes meet on a volume that could not be attached again.
 const DETACHED: &str = "I/O error: EBS reattachVolume failed";
@@ -56,6 +61,10 @@ impl Service for Ebs {
     fn check(&self) -> Result<(), SettingsError> {
         self.ranges()
             .together(["attach_share", "create_share"], [self.attach_share, self.create_share])
+            .together(
+                ["create_share", "snapshot_share"],
+                [self.attach_share + self.create_share, self.snapshot_share],
+            )
             .ordered(
                 ["error_after_min_s", "error_after_max_s"],
                 [self.error_after_min_s, self.error_after_max_s],
@@ -115,7 +124,10 @@ impl Service for Ebs {
                 "MA-D7: a volume that cannot be created changes to state error after {} to {} s",
                 self.error_after_min_s, self.error_after_max_s
             ),
-            "MA-D8: snapshots of attached volumes go on".into(),
+            match self.snapshots_need_key {
+                false => "MA-D8: snapshots of attached volumes go on".into(),
+                true => "MA-D8: snapshots of attached volumes need KMS".into(),
+            },
             format!(
                 "EBS: maintenance attaches a volume again every {} s on average (not published)",
                 self.reattach_every_s
@@ -148,12 +160,12 @@ impl Fleet {
             let error_after = self.delays.borrow_mut().between(low, high);
             tokio::time::sleep(error_after).await;
         }
-        CREATE_VISIBLE.outcome(made.map(|key| self.volumes.keep(key, place)))
+        self.desk.outcome(&CREATE_VISIBLE, made.map(|key| self.volumes.keep(key, place)))
     }
 
     async fn attach(self: Rc<Self>, place: f64) -> ServiceOutcome {
         match self.volumes.pick(place) {
-            Some((_, key)) => ATTACH_VISIBLE.outcome(self.desk.decrypt(&key, &self.caller).await),
+            Some((_, key)) => self.desk.outcome(&ATTACH_VISIBLE, self.desk.decrypt(&key, &self.caller).await),
             None => self.create_and_attach(place).await,
         }
     }
@@ -165,6 +177,15 @@ impl Fleet {
             }
             Some(_) => ServiceOutcome::ServedByHeldKey,
             None => self.create_and_attach(place).await,
+        }
+    }
+
+    async fn snapshot(self: Rc<Self>, place: f64) -> ServiceOutcome {
+        match self.volumes.pick(place) {
+            Some((_, key)) if self.settings.snapshots_need_key => {
+                self.desk.outcome(&SNAPSHOT_VISIBLE, self.desk.decrypt(&key, &self.caller).await)
+            }
+            _ => self.read_or_write(place).await,
         }
     }
 
@@ -222,11 +243,13 @@ impl Model for Fleet {
 
     fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
         let (kind, place) = (draws.unit(), draws.unit());
-        let Ebs { attach_share, create_share, .. } = self.settings;
+        let Ebs { attach_share, create_share, snapshot_share, .. } = self.settings;
         if kind < attach_share {
             Box::pin(self.attach(place))
         } else if kind < attach_share + create_share {
             Box::pin(self.create_and_attach(place))
+        } else if kind < attach_share + create_share + snapshot_share {
+            Box::pin(self.snapshot(place))
         } else {
             Box::pin(self.read_or_write(place))
         }

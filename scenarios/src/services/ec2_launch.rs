@@ -5,6 +5,7 @@
 use super::desk::{Aftermath, Desk, Visible};
 use super::draws::Draws;
 use super::ebs::VIA;
+use super::objects::Objects;
 use super::retry::Tried;
 use super::settings::{Parameters, settings};
 use super::stats::{ServiceStats, WindowTally, join};
@@ -12,7 +13,7 @@ use super::words::{clock, plural};
 use super::{Model, Service, SettingsError, Work};
 use crate::kms::{Caller, KmsOperation};
 use crate::trace::ServiceOutcome;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,8 +21,18 @@ settings! {
     /// `kind = "ec2-launch"`. Launches of instances, as Auto Scaling makes them to replace others. Its further attempts are
     /// calls of KMS, and no requests of users.
     Ec2Launch, "ec2-launch", "EC2 launches";
-    /// Launches per second; above 0 to 100,000; default 0.5.
+    /// Launches, starts and reboots per second; above 0 to 100,000; default 0.5.
     rate_per_s = 0.5;
+    /// Share of starts of stopped instances among them; 0 to 1; default 0. A start moves the instance to another host and
+    /// decrypts the key of each volume; one that fails leaves it stopped.
+    start_share: f64 = 0.0, share();
+    /// Share of reboots among them; 0 to 1, and at most 1 with `start_share`; default 0.
+    reboot_share: f64 = 0.0, share();
+    /// Whether a reboot needs KMS as a start does, and not only the key that the host holds (MA-D9); default false.
+    reboots_need_key: bool = false, any();
+    /// Share of failures whose reason names the key, `Client.InvalidKMSKey.InvalidState`, as reports from the field have it; 0
+    /// to 1; default 0: all of them read `Client.InternalError`, as documented.
+    key_named_share: f64 = 0.0, share();
     /// Encrypted volumes of an instance; 1 to 20; default 2.
     volumes_per_launch: u32 = 2, count(1..=20);
     /// Seconds until Auto Scaling tries again after a failure (MA-D10); 1 to 86,400; default 60. Each further pause is twice
@@ -33,18 +44,26 @@ settings! {
 
 /// The termination reason is the same for every cause.
 const VISIBLE: Visible = Visible::always("Client.InternalError: Client error on launch");
+const KEY_NAMED: Visible =
+    Visible::always("Client.InvalidKMSKey.InvalidState: The KMS key provided is in an incorrect state");
 const ROLE: &str = "arn:aws:iam::111122223333:role/aws-service-role/autoscaling.amazonaws.com/\
                     AWSServiceRoleForAutoScaling";
+const TO_START: &str = "instances that went back to stopped, to start again";
 const MISSING: &str = "missing";
 const ALL_REPLACED: &str = "all replaced";
 
 impl Service for Ec2Launch {
     fn check(&self) -> Result<(), SettingsError> {
-        self.ranges().ordered(["retry_min_s", "retry_max_s"], [self.retry_min_s, self.retry_max_s]).done()
+        self.ranges()
+            .together(["start_share", "reboot_share"], [self.start_share, self.reboot_share])
+            .ordered(["retry_min_s", "retry_max_s"], [self.retry_min_s, self.retry_max_s])
+            .done()
     }
 
-    fn model(&self, desk: Rc<Desk>, _draws: &mut Draws) -> Rc<dyn Model> {
+    fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         Rc::new(Launches {
+            kinds: RefCell::new(draws.split()),
+            volumes: Objects::new(self.volumes_per_launch as usize),
             caller: desk.caller(ROLE, VIA),
             settings: self.clone(),
             missing: Cell::new(0),
@@ -55,11 +74,14 @@ impl Service for Ec2Launch {
     fn kept_working(&self, worst: &WindowTally) -> String {
         let running = match worst.failed {
             0 => "",
+            _ if self.reboots_need_key => {
+                "Instances that already run need no key while their volumes stay attached."
+            }
             _ => {
                 "Instances that already run need no key while their volumes stay attached, nor does a reboot (MA-D9)."
             }
         };
-        join(&[worst.in_general(), running.to_owned()])
+        join(&[worst.in_general(), worst.held_sentence("reboots", "they keep the host"), running.to_owned()])
     }
 
     fn lasting_damage(&self, stats: &ServiceStats, aftermath: &Aftermath) -> String {
@@ -84,7 +106,10 @@ impl Service for Ec2Launch {
 
     fn assumptions(&self) -> Vec<String> {
         vec![
-            "MA-D9: a reboot keeps the host and needs no KMS call".into(),
+            match self.reboots_need_key {
+                false => "MA-D9: a reboot keeps the host and needs no KMS call".into(),
+                true => "MA-D9: a reboot needs KMS as a start does".into(),
+            },
             format!(
                 "MA-D10: Auto Scaling tries a failed launch again after {} s, doubling to {} s",
                 self.retry_min_s, self.retry_max_s
@@ -97,6 +122,10 @@ struct Launches {
     desk: Rc<Desk>,
     caller: Caller,
     settings: Ec2Launch,
+    /// Draws what a request is beyond a launch, and the words of its failure.
+    kinds: RefCell<Draws>,
+    /// Those of a stopped instance.
+    volumes: Objects,
     /// Instances terminated and not replaced yet.
     missing: Cell<usize>,
 }
@@ -107,7 +136,13 @@ impl Launches {
         for _ in 0..self.settings.volumes_per_launch {
             let operation = KmsOperation::GenerateDataKeyWithoutPlaintext;
             let volume = self.desk.encrypt_and_decrypt(operation, &self.caller).await;
-            launch = Tried { result: volume.result.map(drop), attempts: launch.attempts + volume.attempts };
+            let attempts = launch.attempts + volume.attempts;
+            let made = volume.result.map(|key| {
+                if !self.volumes.is_full() {
+                    self.volumes.keep(key, 0.0);
+                }
+            });
+            launch = Tried { result: made, attempts };
             if launch.result.is_err() {
                 break;
             }
@@ -115,7 +150,36 @@ impl Launches {
         launch
     }
 
-    async fn replace_one(self: Rc<Self>) -> ServiceOutcome {
+    /// Attaches the volumes of an instance that stands on a host not its own.
+    async fn attach(&self) -> Tried<()> {
+        let mut attached = Tried { result: Ok(()), attempts: 0 };
+        for number in 0..self.volumes.len() {
+            let Some(key) = self.volumes.get(number) else { break };
+            let opened = self.desk.decrypt(&key, &self.caller).await;
+            attached = Tried { result: opened.result, attempts: attached.attempts + opened.attempts };
+            if attached.result.is_err() {
+                break;
+            }
+        }
+        attached
+    }
+
+    async fn start_or_reboot(self: Rc<Self>, starts: bool, visible: &Visible) -> ServiceOutcome {
+        if !starts && !self.settings.reboots_need_key {
+            return ServiceOutcome::ServedByHeldKey;
+        }
+        if self.volumes.len() == 0 {
+            // There is no instance yet.
+            return self.replace_one(visible).await;
+        }
+        let attached = self.attach().await;
+        if starts && attached.result.is_err() {
+            self.desk.leave_to_do(TO_START, self.desk.represented(1));
+        }
+        self.desk.outcome(visible, attached)
+    }
+
+    async fn replace_one(self: Rc<Self>, visible: &Visible) -> ServiceOutcome {
         let launch = self.launch().await;
         if launch.result.is_err() {
             let missing = self.missing.get();
@@ -125,7 +189,7 @@ impl Launches {
                 tokio::task::spawn_local(self.clone().try_again());
             }
         }
-        VISIBLE.outcome(launch)
+        self.desk.outcome(visible, launch)
     }
 
     /// Launches what is missing one after the other, with a pause after each failure.
@@ -152,10 +216,20 @@ impl Model for Launches {
     }
 
     fn create(self: Rc<Self>, _number: usize) -> Work {
-        Box::pin(self.replace_one())
+        Box::pin(self.replace_one(&VISIBLE))
     }
 
     fn request(self: Rc<Self>, _draws: &mut Draws) -> Work {
-        Box::pin(self.replace_one())
+        let Ec2Launch { start_share, reboot_share, key_named_share, .. } = self.settings;
+        let (kind, named) = {
+            let mut kinds = self.kinds.borrow_mut();
+            (kinds.unit(), kinds.unit() < key_named_share)
+        };
+        let visible = if named { &KEY_NAMED } else { &VISIBLE };
+        if kind < start_share + reboot_share {
+            Box::pin(self.start_or_reboot(kind < start_share, visible))
+        } else {
+            Box::pin(self.replace_one(visible))
+        }
     }
 }

@@ -10,9 +10,20 @@ use super::stats::{ServiceStats, WindowTally, join};
 use super::{Model, Service, SettingsError, Work};
 use crate::kms::{Caller, KmsOperation};
 use crate::trace::ServiceOutcome;
+use serde::Deserialize;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
+
+/// Whose error a failed pull shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullError {
+    /// That of S3, met on the URL of the layer.
+    S3,
+    /// That of ECR, as a push does.
+    Ecr,
+}
 
 settings! {
     /// `kind = "ecr"`. Nodes pull images (a Decrypt for each layer) when a pod starts whose image they do not have; builds push
@@ -33,6 +44,8 @@ settings! {
     pull_retry_min_s: u64 = 10, seconds();
     /// … and at most so long; default 300 (Kubernetes).
     pull_retry_max_s: u64 = 300, seconds();
+    /// Whose error a failed pull shows (MA-D30): `s3` or `ecr`; default `s3`.
+    pull_error: PullError = PullError::S3, any();
     /// Pods that wait for their image at most; one more is not pulled for again; 0 to 10,000; default 500.
     waiting_pods_max: u32 = 500, count(0..=10_000);
 }
@@ -42,6 +55,7 @@ const PUSH_VISIBLE: Visible = Visible {
     internal: "ServerException (500)",
     throttled: "KmsException (400), kmsError ThrottlingException",
     disabled: "KmsException (400), kmsError DisabledException",
+    not_found: "KmsException (400), kmsError NotFoundException",
 };
 /// S3's errors on the layer's URL (MA-D30), behind what the container runtime shows.
 const PULL_VISIBLE: Visible = Visible {
@@ -49,6 +63,15 @@ const PULL_VISIBLE: Visible = Visible {
     internal: "CannotPullContainerError: ServiceUnavailable (503)",
     throttled: "CannotPullContainerError: SlowDown (503)",
     disabled: "CannotPullContainerError: KMS.DisabledException (400)",
+    not_found: "CannotPullContainerError: KMS.NotFoundException (400)",
+};
+/// … and ECR's own.
+const PULL_VISIBLE_ECR: Visible = Visible {
+    invalid_state: "CannotPullContainerError: KmsException (400), kmsError KMSInvalidStateException",
+    internal: "CannotPullContainerError: ServerException (500)",
+    throttled: "CannotPullContainerError: KmsException (400), kmsError ThrottlingException",
+    disabled: "CannotPullContainerError: KmsException (400), kmsError DisabledException",
+    not_found: "CannotPullContainerError: KmsException (400), kmsError NotFoundException",
 };
 const VIA: &str = "ecr.us-east-1.amazonaws.com";
 
@@ -86,7 +109,14 @@ impl Service for Ecr {
 
     fn assumptions(&self) -> Vec<String> {
         vec![
-            "MA-D30: a pull that fails for KMS shows S3's error on the layer's URL".into(),
+            match self.pull_error {
+                PullError::S3 => {
+                    "MA-D30: a pull that fails for KMS shows S3's error on the layer's URL".into()
+                }
+                PullError::Ecr => {
+                    "MA-D30: a pull that fails for KMS shows ECR's error, as a push does".into()
+                }
+            },
             format!(
                 "ECR: the orchestrator pulls again after {} s, doubling to {} s",
                 self.pull_retry_min_s, self.pull_retry_max_s
@@ -115,7 +145,7 @@ impl Registry {
             let made = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.caller).await;
             push = Tried { result: made.result, attempts: push.attempts + made.attempts };
         }
-        PUSH_VISIBLE.outcome(push.map(|key| self.images.keep(key, place)))
+        self.desk.outcome(&PUSH_VISIBLE, push.map(|key| self.images.keep(key, place)))
     }
 
     async fn pull(self: Rc<Self>, place: f64) -> ServiceOutcome {
@@ -128,7 +158,11 @@ impl Registry {
                 break;
             }
         }
-        PULL_VISIBLE.outcome(pull)
+        let visible = match self.settings.pull_error {
+            PullError::S3 => &PULL_VISIBLE,
+            PullError::Ecr => &PULL_VISIBLE_ECR,
+        };
+        self.desk.outcome(visible, pull)
     }
 
     /// The pull for a pod that starts, and if it fails all further ones until one succeeds.

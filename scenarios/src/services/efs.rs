@@ -45,6 +45,7 @@ const CREATE_VISIBLE: Visible = Visible {
     internal: "CreateFileSystem: InternalServerError (500)",
     throttled: "CreateFileSystem: InternalServerError (500)",
     disabled: "CreateFileSystem: BadRequest (400)",
+    not_found: "CreateFileSystem: BadRequest (400)",
 };
 const IO_ERROR: &str = "EIO: input/output error";
 /// What a client has seen that hung until the end of the run.
@@ -133,14 +134,17 @@ impl FileSystems {
     async fn create_file_system(self: Rc<Self>) -> ServiceOutcome {
         let operation = KmsOperation::GenerateDataKeyWithoutPlaintext;
         let made = self.desk.encrypt(operation, &self.caller).await;
-        CREATE_VISIBLE.outcome(made.map(|key| {
-            if !self.keys.is_full() {
-                self.keys.keep(key.clone(), 0.0);
-                if !self.watched.replace(true) {
-                    tokio::task::spawn_local(self.clone().watch(key));
+        self.desk.outcome(
+            &CREATE_VISIBLE,
+            made.map(|key| {
+                if !self.keys.is_full() {
+                    self.keys.keep(key.clone(), 0.0);
+                    if !self.watched.replace(true) {
+                        tokio::task::spawn_local(self.clone().watch(key));
+                    }
                 }
-            }
-        }))
+            }),
+        )
     }
 
     async fn watch(self: Rc<Self>, key: CiphertextBlob) {

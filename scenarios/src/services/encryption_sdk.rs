@@ -1,7 +1,7 @@
 //! The AWS Encryption SDK in an application: one KMS call for each message, or with the caching CMM one for as many messages and
 //! as long as it is told (downstream-services 6). Callers see the KMS exception as it is.
 
-use super::cache::KeyCache;
+use super::cache::{KeyCache, failures_in_words};
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
@@ -29,6 +29,9 @@ settings! {
     encryption_contexts: u32 = 5, count(1..=500);
     /// Share of messages to decrypt whose data key the cache has never seen; 0 to 1; default 0.2.
     unseen_share: f64 = 0.2, share();
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 /// The KMS exception as it is.
@@ -37,6 +40,7 @@ pub(super) const RAW_VISIBLE: Visible = Visible {
     internal: "KMSInternalException (500)",
     throttled: "ThrottlingException (400)",
     disabled: "DisabledException (400)",
+    not_found: "NotFoundException (400)",
 };
 
 impl Service for EncryptionSdk {
@@ -44,7 +48,7 @@ impl Service for EncryptionSdk {
         Rc::new(Application {
             caller: desk.direct_caller(ROLES[0]),
             messages: Objects::new(self.encryption_contexts as usize),
-            cache: KeyCache::new().aged(draws),
+            cache: KeyCache::new().keeping_failures(self.failures_cached_s).aged(draws),
             used: RefCell::new(vec![0; self.encryption_contexts as usize]),
             settings: self.clone(),
             desk,
@@ -57,13 +61,16 @@ impl Service for EncryptionSdk {
     }
 
     fn assumptions(&self) -> Vec<String> {
-        vec![match self.max_age_s {
-            0 => "Encryption SDK: no data key is cached".to_owned(),
-            age => format!(
-                "MA-D34: failures are not cached; the caching CMM keeps a data key for {age} s and {} messages",
-                self.max_messages
-            ),
-        }]
+        match self.max_age_s {
+            0 => vec!["Encryption SDK: no data key is cached".to_owned()],
+            age => vec![
+                failures_in_words(self.failures_cached_s),
+                format!(
+                    "Encryption SDK: the caching CMM keeps a data key for {age} s and {} messages",
+                    self.max_messages
+                ),
+            ],
+        }
     }
 }
 
@@ -95,7 +102,7 @@ impl Application {
                 }
             })
         };
-        let Some(max_age) = self.max_age() else { return RAW_VISIBLE.outcome(made.await) };
+        let Some(max_age) = self.max_age() else { return self.desk.outcome(&RAW_VISIBLE, made.await) };
         let outcome = self
             .cache
             .serve(&self.desk, (context, true), &RAW_VISIBLE, async { made.await.map(|()| max_age) });
@@ -118,7 +125,7 @@ impl Application {
                 let open = async { opened.await.map(|()| max_age) };
                 self.cache.serve(&self.desk, (context, false), &RAW_VISIBLE, open).await
             }
-            _ => RAW_VISIBLE.outcome(opened.await),
+            _ => self.desk.outcome(&RAW_VISIBLE, opened.await),
         }
     }
 }

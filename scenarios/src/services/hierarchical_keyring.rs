@@ -2,7 +2,7 @@
 //! is told, and refreshed by one thread ten seconds early (downstream-services 6). If the table lies under a key of the same key
 //! store, two dependencies stand in series.
 
-use super::cache::{Early, KeyCache};
+use super::cache::{Early, KeyCache, failures_in_words};
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
 use super::encryption_sdk::RAW_VISIBLE;
@@ -35,6 +35,9 @@ settings! {
     table_under_key: bool = false, any();
     /// Seconds DynamoDB keeps that table's key; 1 to 86,400; default 300.
     table_ttl_s: u64 = 300, seconds();
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 /// What the keyring meets when the table of branch keys cannot be read.
@@ -43,6 +46,7 @@ const TABLE_VISIBLE: Visible = Visible {
     internal: "key store: InternalServerError (500)",
     throttled: "key store: ThrottlingException (400)",
     disabled: "key store: ValidationException (400): KMS key disabled error",
+    not_found: "key store: ValidationException (400): KMS key disabled error",
 };
 const TABLE_VIA: &str = "dynamodb.us-east-1.amazonaws.com";
 
@@ -56,8 +60,8 @@ impl Service for HierarchicalKeyring {
             caller: desk.direct_caller(ROLES[0]),
             table_caller: desk.caller(ROLES[0], TABLE_VIA),
             branch_keys: Objects::new(self.branch_keys as usize),
-            cache: KeyCache::new().aged(draws).early(early),
-            table_cache: KeyCache::new().aged(draws),
+            cache: KeyCache::new().keeping_failures(self.failures_cached_s).aged(draws).early(early),
+            table_cache: KeyCache::new().keeping_failures(self.failures_cached_s).aged(draws),
             settings: self.clone(),
             desk,
         })
@@ -70,7 +74,7 @@ impl Service for HierarchicalKeyring {
 
     fn assumptions(&self) -> Vec<String> {
         let mut assumptions = vec![
-            "MA-D34: failures are not cached".to_owned(),
+            failures_in_words(self.failures_cached_s),
             format!(
                 "Hierarchical keyring: a branch key is cached for {} s and refreshed {} s early by one thread",
                 self.cache_limit_ttl_s, self.grace_period_s
@@ -100,11 +104,14 @@ impl Keyring {
     async fn make_branch_key(self: Rc<Self>) -> ServiceOutcome {
         let operation = KmsOperation::GenerateDataKeyWithoutPlaintext;
         let made = self.desk.encrypt(operation, &self.caller).await;
-        RAW_VISIBLE.outcome(made.map(|key| {
-            if !self.branch_keys.is_full() {
-                self.branch_keys.keep(key, 0.0);
-            }
-        }))
+        self.desk.outcome(
+            &RAW_VISIBLE,
+            made.map(|key| {
+                if !self.branch_keys.is_full() {
+                    self.branch_keys.keep(key, 0.0);
+                }
+            }),
+        )
     }
 
     /// Reads the branch key's item from the table, if that needs KMS too.

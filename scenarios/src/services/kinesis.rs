@@ -3,7 +3,7 @@
 //! calls KMS more often (downstream-services 4.3; MA-D24, MA-D25).
 
 use super::backlog::Backlog;
-use super::cache::KeyCache;
+use super::cache::{KeyCache, failures_in_words};
 use super::cached_keys::{CachedKeys, WriteKey};
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
@@ -43,8 +43,14 @@ settings! {
     records_per_get: u32 = 10, count(1..=10_000);
     /// Seconds after which records expire; 86,400 (24 h) to 31,536,000 (365 days); default 86,400.
     retention_s: u64 = 86_400, seconds_in(86_400..=31_536_000);
+    /// Whether a consumer that meets a KMS error stops for good, until someone starts it again, as some that are no Kinesis Client
+    /// Library do (MA-D24); default false: it keeps trying.
+    consumers_stop: bool = false, any();
     /// Whether producers keep what they cannot put until they can; default false: it is lost.
     producers_buffer: bool = false, any();
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 const VISIBLE: Visible = Visible {
@@ -52,11 +58,15 @@ const VISIBLE: Visible = Visible {
     internal: "InternalFailure (500)",
     throttled: "KMSThrottlingException (400)",
     disabled: "KMSDisabledException (400)",
+    not_found: "KMSNotFoundException (400)",
 };
 const VIA: &str = "kinesis.us-east-1.amazonaws.com";
 /// What a consumer meets that comes back with a shard iterator older than [`ITERATOR_LIVES`].
 const ITERATOR_EXPIRED: &str = "ExpiredIteratorException (400)";
 const ITERATOR_LIVES: Duration = Duration::from_secs(300);
+/// A consumer that has stopped asks for nothing any more.
+const CONSUMER_STOPPED: &str = "consumer stopped: KMS error is fatal";
+const TO_START: &str = "consumers to start again";
 const NOT_PUT: &str = "records that producers without a buffer could not put";
 const TOO_OLD: &str = "records past their retention, unread";
 /// A consumer with no more unread records than this is at the tip.
@@ -72,7 +82,7 @@ impl Service for Kinesis {
             keys: CachedKeys {
                 principals: desk.callers(self.producers + self.consumers, VIA),
                 resources: Objects::new(self.streams as usize),
-                cache: KeyCache::new().aged(draws),
+                cache: KeyCache::new().keeping_failures(self.failures_cached_s).aged(draws),
                 visible: &VISIBLE,
                 ttl: Duration::from_secs(self.ttl_s),
                 desk,
@@ -90,13 +100,18 @@ impl Service for Kinesis {
 
     fn assumptions(&self) -> Vec<String> {
         vec![
-            "MA-D24: consumers keep trying, as the Kinesis Client Library does".into(),
+            match self.consumers_stop {
+                false => "MA-D24: consumers keep trying, as the Kinesis Client Library does".into(),
+                true => {
+                    "MA-D24: a consumer that meets a KMS error stops until someone starts it again".into()
+                }
+            },
             format!("MA-D25: Kinesis keys fail 0 to {} s after the onset, uniformly", self.ttl_s),
             format!(
                 "Kinesis: a get behind the tip makes {} further KMS calls (documented without a number)",
                 self.catch_up_calls
             ),
-            "MA-D34: failures are not cached".into(),
+            failures_in_words(self.failures_cached_s),
         ]
     }
 }
@@ -114,6 +129,8 @@ struct Reader {
     unread: Backlog,
     /// When it last got records, and with them an iterator.
     last_get: Duration,
+    /// It has met a KMS error and does nothing any more.
+    stopped: bool,
 }
 
 impl Streams {
@@ -140,6 +157,7 @@ impl Streams {
             let reader = readers.entry((stream, producers as usize + consumer)).or_insert_with(|| Reader {
                 unread: Backlog::new(Duration::from_secs(retention_s)),
                 last_get: now,
+                stopped: false,
             });
             reader.unread.add(records, now);
         }
@@ -147,9 +165,21 @@ impl Streams {
 
     async fn get(self: Rc<Self>, stream: usize, consumer: usize, part: u8) -> ServiceOutcome {
         let desk = &self.keys.desk;
+        let stopped = self.readers.borrow().get(&(stream, consumer)).is_some_and(|reader| reader.stopped);
+        if stopped {
+            self.expire((stream, consumer));
+            return ServiceOutcome::Failed { visible: CONSUMER_STOPPED, kms: None, attempts: 0 };
+        }
         let outcome = self.keys.read((stream, consumer, part)).await;
         self.expire((stream, consumer));
         if matches!(outcome, ServiceOutcome::Failed { .. }) {
+            if self.settings.consumers_stop
+                && let Some(reader) = self.readers.borrow_mut().get_mut(&(stream, consumer))
+                && !reader.stopped
+            {
+                reader.stopped = true;
+                desk.leave_to_do(TO_START, 1);
+            }
             return outcome;
         }
         let (iterator_expired, behind) = match self.readers.borrow_mut().get_mut(&(stream, consumer)) {
@@ -167,7 +197,7 @@ impl Streams {
         if behind {
             let caught_up = self.read_behind(stream, consumer).await;
             if caught_up.result.is_err() {
-                return VISIBLE.outcome(caught_up);
+                return self.keys.desk.outcome(&VISIBLE, caught_up);
             }
         }
         if let Some(reader) = self.readers.borrow_mut().get_mut(&(stream, consumer)) {

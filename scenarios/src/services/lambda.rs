@@ -53,6 +53,7 @@ const VISIBLE: Visible = Visible {
     internal: "ServiceException (500)",
     throttled: "ServiceException (500)",
     disabled: "KMSDisabledException (502)",
+    not_found: "KMSNotFoundException (502)",
 };
 /// `LastUpdateStatusReasonCode` of a function whose update failed.
 const UPDATE_VISIBLE: Visible = Visible {
@@ -60,6 +61,7 @@ const UPDATE_VISIBLE: Visible = Visible {
     internal: "ServiceException (500)",
     throttled: "ServiceException (500)",
     disabled: "update failed: DisabledKMSKey",
+    not_found: "update failed: KMSKeyNotFound",
 };
 const VIA: &str = "lambda.us-east-1.amazonaws.com";
 const TO_UPDATE: &str = "updates of functions to make again";
@@ -176,7 +178,7 @@ impl Functions {
     async fn deploy(self: Rc<Self>, number: usize) -> ServiceOutcome {
         let Function { caller, variables, .. } = &self.functions[number];
         let made = self.desk.encrypt(KmsOperation::Encrypt, caller).await;
-        VISIBLE.outcome(made.map(|blob| variables.keep(blob, 0.0)))
+        self.desk.outcome(&VISIBLE, made.map(|blob| variables.keep(blob, 0.0)))
     }
 
     async fn update(self: Rc<Self>, number: usize) -> ServiceOutcome {
@@ -185,7 +187,7 @@ impl Functions {
         if made.result.is_err() {
             self.desk.leave_to_do(TO_UPDATE, self.desk.represented(1));
         }
-        UPDATE_VISIBLE.outcome(made.map(|blob| variables.keep(blob, 0.0)))
+        self.desk.outcome(&UPDATE_VISIBLE, made.map(|blob| variables.keep(blob, 0.0)))
     }
 
     async fn invoke(self: Rc<Self>, number: usize, fresh: bool, life: Life) -> ServiceOutcome {
@@ -197,7 +199,7 @@ impl Functions {
             None => {
                 let tried = self.desk.decrypt(&blob, caller).await;
                 if tried.result.is_err() {
-                    return VISIBLE.outcome(tried);
+                    return self.desk.outcome(&VISIBLE, tried);
                 }
                 let dies_at = self.desk.now() + life.whole;
                 let idle_for_at_most = life.idle_for_at_most;

@@ -68,6 +68,7 @@ const VISIBLE: Visible = Visible {
     internal: "InternalFailure (500)",
     throttled: "ServiceUnavailable (503)",
     disabled: "KMSKeyNotAccessibleFault (400)",
+    not_found: "KMSKeyNotAccessibleFault (400)",
 };
 const VIA: &str = "rds.us-east-1.amazonaws.com";
 const ROLE: &str = "arn:aws:iam::111122223333:role/aws-service-role/rds.amazonaws.com/AWSServiceRoleForRDS";
@@ -202,14 +203,17 @@ impl Instances {
     async fn create_instance(self: Rc<Self>) -> ServiceOutcome {
         let operation = KmsOperation::GenerateDataKeyWithoutPlaintext;
         let made = self.desk.encrypt_and_decrypt(operation, &self.caller).await;
-        VISIBLE.outcome(made.map(|key| {
-            if !self.storage.is_full() {
-                self.storage.keep(key.clone(), 0.0);
-                if !self.watched.replace(true) {
-                    tokio::task::spawn_local(self.clone().watch(key));
+        self.desk.outcome(
+            &VISIBLE,
+            made.map(|key| {
+                if !self.storage.is_full() {
+                    self.storage.keep(key.clone(), 0.0);
+                    if !self.watched.replace(true) {
+                        tokio::task::spawn_local(self.clone().watch(key));
+                    }
                 }
-            }
-        }))
+            }),
+        )
     }
 
     /// RDS's slow eye on the key.
@@ -281,7 +285,7 @@ impl Instances {
 
     async fn start_instance(self: Rc<Self>, place: f64) -> ServiceOutcome {
         match self.storage.pick(place) {
-            Some((_, key)) => VISIBLE.outcome(self.desk.decrypt(&key, &self.caller).await),
+            Some((_, key)) => self.desk.outcome(&VISIBLE, self.desk.decrypt(&key, &self.caller).await),
             None => self.create_instance().await,
         }
     }

@@ -39,6 +39,7 @@ const VISIBLE: Visible = Visible {
     internal: "DependentServiceUnavailableFault (400)",
     throttled: "DependentServiceRequestThrottlingFault (400)",
     disabled: "DependentServiceUnavailableFault (400)",
+    not_found: "DependentServiceUnavailableFault (400)",
 };
 const INACCESSIBLE: &str = "warehouse status inaccessible-kms-key";
 const GONE: &str = "warehouse deleted";
@@ -113,14 +114,17 @@ struct Warehouses {
 impl Warehouses {
     async fn create_warehouse(self: Rc<Self>) -> ServiceOutcome {
         let made = self.desk.encrypt_and_decrypt(KmsOperation::GenerateDataKey, &self.caller).await;
-        VISIBLE.outcome(made.map(|key| {
-            if !self.keys.is_full() {
-                self.keys.keep(key.clone(), 0.0);
-                if !self.watched.replace(true) {
-                    tokio::task::spawn_local(self.clone().watch(key));
+        self.desk.outcome(
+            &VISIBLE,
+            made.map(|key| {
+                if !self.keys.is_full() {
+                    self.keys.keep(key.clone(), 0.0);
+                    if !self.watched.replace(true) {
+                        tokio::task::spawn_local(self.clone().watch(key));
+                    }
                 }
-            }
-        }))
+            }),
+        )
     }
 
     async fn watch(self: Rc<Self>, key: CiphertextBlob) {
@@ -159,7 +163,7 @@ impl Warehouses {
         match state {
             Some(State::SetAside { .. }) => failed(INACCESSIBLE),
             Some(State::Deleted) => failed(GONE),
-            _ if reboots => VISIBLE.outcome(self.desk.decrypt(&key, &self.caller).await),
+            _ if reboots => self.desk.outcome(&VISIBLE, self.desk.decrypt(&key, &self.caller).await),
             _ => ServiceOutcome::ServedByHeldKey,
         }
     }

@@ -1,5 +1,5 @@
 //! How an AWS SDK in standard mode treats a failed KMS call (kms-behaviour 12; that services do the same inside is MA-D3):
-//! up to three attempts on HTTP 500 and on throttling with full-jitter back-off, none on `KMSInvalidStateException`,
+//! up to `kms_attempts_max` attempts, three by default, on HTTP 500 and on throttling with full-jitter back-off, none on `KMSInvalidStateException`,
 //! and a token bucket that stops retries when too many of them are needed.
 
 use super::draws::Draws;
@@ -7,7 +7,6 @@ use crate::kms::{KmsException, KmsFailure, LocalFuture};
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-const ATTEMPTS_MAX: u32 = 3;
 const BACK_OFF_MAX: Duration = Duration::from_secs(20);
 const TOKENS_MAX: u32 = 500;
 
@@ -27,6 +26,7 @@ impl<T> Tried<T> {
 /// The retry state of one SDK client. A service's whole fleet shares one here, which keeps its bucket's verdict while
 /// a real fleet, a bucket per host, would come to it host by host.
 pub(super) struct Retry {
+    attempts_max: u32,
     tokens: Cell<u32>,
     jitter: RefCell<Draws>,
 }
@@ -41,8 +41,8 @@ fn price(exception: KmsException) -> Option<(u32, Duration)> {
 }
 
 impl Retry {
-    pub(super) fn new(jitter: Draws) -> Self {
-        Self { tokens: Cell::new(TOKENS_MAX), jitter: RefCell::new(jitter) }
+    pub(super) fn new(jitter: Draws, attempts_max: u32) -> Self {
+        Self { attempts_max, tokens: Cell::new(TOKENS_MAX), jitter: RefCell::new(jitter) }
     }
 
     pub(super) async fn call<'a, T>(
@@ -61,12 +61,13 @@ impl Retry {
                 Err(failure) => failure,
             };
             let affordable = price(failure.exception).filter(|(cost, _)| *cost <= self.tokens.get());
-            let Some((cost, base)) = affordable.filter(|_| attempts < ATTEMPTS_MAX) else {
+            let Some((cost, base)) = affordable.filter(|_| attempts < self.attempts_max) else {
                 return Tried { result: Err(failure), attempts };
             };
             self.tokens.set(self.tokens.get() - cost);
             give_back = cost;
-            let ceiling = base.saturating_mul(1 << (attempts - 1)).min(BACK_OFF_MAX);
+            let doubled = 2_u32.saturating_pow(attempts - 1);
+            let ceiling = base.saturating_mul(doubled).min(BACK_OFF_MAX);
             let back_off = self.jitter.borrow_mut().between(Duration::ZERO, ceiling);
             tokio::time::sleep(back_off).await;
             attempts += 1;
@@ -82,7 +83,7 @@ mod tests {
     use tokio::time::Instant;
 
     fn retry() -> Retry {
-        Retry::new(Draws::new(ChaCha20Rng::seed_from_u64(7)))
+        Retry::new(Draws::new(ChaCha20Rng::seed_from_u64(7)), 3)
     }
 
     fn failure(exception: KmsException) -> KmsFailure {
@@ -115,7 +116,7 @@ mod tests {
         for (exception, base_ms) in [(KmsException::KmsInternal, 50), (KmsException::Throttling, 1000)] {
             let mut longest = Duration::ZERO;
             for seed in 0..200 {
-                let retry = Retry::new(Draws::new(ChaCha20Rng::seed_from_u64(seed)));
+                let retry = Retry::new(Draws::new(ChaCha20Rng::seed_from_u64(seed)), 3);
                 let (tried, took) = tried(&retry, exception, 9).await;
                 assert!(tried.result.is_err());
                 assert_eq!(tried.attempts, 3);

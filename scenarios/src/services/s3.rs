@@ -7,6 +7,7 @@ use super::objects::Objects;
 use super::retry::Tried;
 use super::settings::{ROLES, settings};
 use super::stats::{WindowTally, join};
+use super::words::plural;
 use super::{Model, Service, Work};
 use crate::kms::{Caller, CiphertextBlob, KmsOperation};
 use crate::trace::ServiceOutcome;
@@ -23,11 +24,17 @@ settings! {
     write_share: f64 = 0.3, share();
     /// Share of HEAD, List, Delete and others that need no object key (MA-D12); 0 to 1; default 0.
     head_share: f64 = 0.0, share();
-    /// Share of multipart uploads among PUT; 0 to 1; default 0. Each costs a GenerateDataKey, a Decrypt for each part and
-    /// one to complete (MA-D12), and is one request here.
+    /// Whether HEAD needs the object's key all the same (a Decrypt, MA-D12); default false.
+    head_needs_key: bool = false, any();
+    /// Share of multipart uploads among PUT; 0 to 1; default 0. Each costs a GenerateDataKey, and the Decrypts that the two
+    /// settings below say, and is one request here.
     multipart_share: f64 = 0.0, share();
     /// Parts of a multipart upload; 1 to 10,000; default 8.
     multipart_parts: u32 = 8, count(1..=10_000);
+    /// Decrypts of each part (MA-D12); 0 to 10; default 1.
+    decrypts_per_part: u32 = 1, count(0..=10);
+    /// Decrypts to complete an upload (MA-D12); 0 to 10; default 1.
+    decrypts_per_completion: u32 = 1, count(0..=10);
     /// Share of written objects that are replicated under the same key store; 0 to 1; default 0.
     replication_share: f64 = 0.0, share();
     /// Seconds from writing an object to replicating it; 1 to 86,400; default 60. Documented: most within 15 min.
@@ -42,6 +49,7 @@ pub(super) const VISIBLE: Visible = Visible {
     internal: "ServiceUnavailable (503)",
     throttled: "SlowDown (503)",
     disabled: "KMS.DisabledException (400)",
+    not_found: "KMS.NotFoundException (400)",
 };
 pub(super) const VIA: &str = "s3.us-east-1.amazonaws.com";
 const TO_REPLICATE: &str = "objects whose replication ended in FAILED, to send again by S3 Batch Replication";
@@ -66,9 +74,12 @@ impl Service for S3 {
         let mut assumptions =
             vec!["MA-D13: S3 answers 503 ServiceUnavailable when KMS answers 500".to_owned()];
         if self.head_share > 0.0 || self.multipart_share > 0.0 {
-            assumptions.push(
-                "MA-D12: S3 makes no KMS call for HEAD, and parts + 2 calls for a multipart upload".into(),
-            );
+            assumptions.push(format!(
+                "MA-D12: S3 makes {} for HEAD, and for a multipart upload a GenerateDataKey, {} for each part and {} to complete",
+                if self.head_needs_key { "a Decrypt" } else { "no KMS call" },
+                plural(u64::from(self.decrypts_per_part), "Decrypt", "Decrypts"),
+                plural(u64::from(self.decrypts_per_completion), "Decrypt", "Decrypts"),
+            ));
         }
         if self.replication_share > 0.0 {
             assumptions.push(format!(
@@ -104,18 +115,22 @@ impl Bucket {
         } else {
             self.desk.encrypt(KmsOperation::GenerateDataKey, &self.caller).await
         };
-        VISIBLE.outcome(made.map(|key| {
-            self.objects.keep(key.clone(), place);
-            if manner.replicated {
-                tokio::task::spawn_local(self.clone().replicate(key));
-            }
-        }))
+        self.desk.outcome(
+            &VISIBLE,
+            made.map(|key| {
+                self.objects.keep(key.clone(), place);
+                if manner.replicated {
+                    tokio::task::spawn_local(self.clone().replicate(key));
+                }
+            }),
+        )
     }
 
     /// Creates, sends each part, completes; the first failure ends it.
     async fn upload_parts(&self) -> Tried<CiphertextBlob> {
         let mut upload = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.caller).await;
-        for _ in 0..=self.settings.multipart_parts {
+        let S3 { multipart_parts, decrypts_per_part, decrypts_per_completion, .. } = self.settings;
+        for _ in 0..multipart_parts * decrypts_per_part + decrypts_per_completion {
             let Ok(key) = &upload.result else { break };
             let opened = self.desk.decrypt(key, &self.caller).await;
             upload = Tried {
@@ -145,7 +160,7 @@ impl Bucket {
 
     async fn get_or_put(self: Rc<Self>, place: f64, manner: Manner) -> ServiceOutcome {
         match self.objects.pick(place) {
-            Some((_, key)) => VISIBLE.outcome(self.desk.decrypt(&key, &self.caller).await),
+            Some((_, key)) => self.desk.outcome(&VISIBLE, self.desk.decrypt(&key, &self.caller).await),
             // There is nothing to read yet.
             None => self.put(place, manner).await,
         }
@@ -171,7 +186,9 @@ impl Model for Bucket {
             let multipart = kinds.unit() < multipart_share;
             (head, Manner { multipart, replicated: kinds.unit() < replication_share })
         };
-        if head {
+        if head && self.settings.head_needs_key {
+            Box::pin(self.get_or_put(place, manner))
+        } else if head {
             Box::pin(async { ServiceOutcome::ServedByHeldKey })
         } else if kind < write_share {
             Box::pin(self.put(place, manner))

@@ -1,7 +1,7 @@
 //! S3 with Bucket Keys: S3 holds a bucket-level key for a limited time and makes object keys from it, so that KMS is asked
 //! once per bucket key and requester (downstream-services 3.2). How long is not published: MA-D15.
 
-use super::cache::KeyCache;
+use super::cache::{KeyCache, failures_in_words};
 use super::desk::Desk;
 use super::draws::Draws;
 use super::s3::{VIA, VISIBLE};
@@ -31,6 +31,9 @@ settings! {
     old_bucket_keys: u32 = 100, count(1..=500);
     /// Seconds S3 keeps a bucket key for a requester, without early refresh (MA-D15); 1 to 86,400; default 300.
     ttl_s: u64 = 300, seconds();
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 impl Service for S3BucketKeys {
@@ -49,7 +52,7 @@ impl Service for S3BucketKeys {
         });
         Rc::new(Bucket {
             requesters: requesters.collect(),
-            cache: KeyCache::new(),
+            cache: KeyCache::new().keeping_failures(self.failures_cached_s),
             older: RefCell::default(),
             settings: self.clone(),
             desk,
@@ -68,7 +71,7 @@ impl Service for S3BucketKeys {
                 self.ttl_s
             ),
             "MA-D13: S3 answers 503 ServiceUnavailable when KMS answers 500".into(),
-            "MA-D34: failures are not cached".into(),
+            failures_in_words(self.failures_cached_s),
         ]
     }
 }
@@ -121,7 +124,7 @@ impl Bucket {
     /// Data written before the run: its bucket key exists, and nobody holds it.
     async fn write_old_data(self: Rc<Self>, requester: usize) -> ServiceOutcome {
         let made = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.requesters[requester].caller).await;
-        VISIBLE.outcome(made.map(|blob| self.remember(blob)))
+        self.desk.outcome(&VISIBLE, made.map(|blob| self.remember(blob)))
     }
 
     async fn put(self: Rc<Self>, requester: usize) -> ServiceOutcome {

@@ -1,15 +1,18 @@
-//! The S3 Encryption Client: a data key of its own for each object, no Bucket Keys and no cache (downstream-services 6; MA-D33).
+//! The S3 Encryption Client: a data key of its own for each object, no Bucket Keys, and no cache unless `cache_ttl_s` gives it one
+//! (downstream-services 6; MA-D33).
 //! The caller sees the KMS exception wrapped by the library.
 
+use super::cache::KeyCache;
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
 use super::settings::{ROLES, settings};
-use super::stats::WindowTally;
+use super::stats::{WindowTally, join};
 use super::{Model, Service, Work};
 use crate::kms::{Caller, KmsOperation};
 use crate::trace::ServiceOutcome;
 use std::rc::Rc;
+use std::time::Duration;
 
 settings! {
     /// `kind = "s3-encryption-client"`. An application writes objects (GenerateDataKey) and reads them (Decrypt).
@@ -20,6 +23,9 @@ settings! {
     write_share: f64 = 0.3, share();
     /// Objects that exist at the start, and at most; 1 to 500; default 64. A write beyond overwrites one.
     objects: u32 = 64, count(1..=500);
+    /// Seconds the client keeps the data key of an object it has written or read (MA-D33); 0 to 86,400; default 0: the library has no
+    /// cache.
+    cache_ttl_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 const VISIBLE: Visible = Visible {
@@ -27,24 +33,30 @@ const VISIBLE: Visible = Visible {
     internal: "S3EncryptionClientException: KMSInternalException (500)",
     throttled: "S3EncryptionClientException: ThrottlingException (400)",
     disabled: "S3EncryptionClientException: DisabledException (400)",
+    not_found: "S3EncryptionClientException: NotFoundException (400)",
 };
 
 impl Service for S3EncryptionClient {
-    fn model(&self, desk: Rc<Desk>, _draws: &mut Draws) -> Rc<dyn Model> {
+    fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         Rc::new(Application {
             caller: desk.direct_caller(ROLES[0]),
             objects: Objects::new(self.objects as usize),
+            cache: KeyCache::new().aged(draws),
             settings: self.clone(),
             desk,
         })
     }
 
     fn kept_working(&self, worst: &WindowTally) -> String {
-        worst.in_general()
+        let kept = format!("the client keeps a data key for {} s, MA-D33", self.cache_ttl_s);
+        join(&[worst.in_general(), worst.cache_sentence("cached data keys", &kept)])
     }
 
     fn assumptions(&self) -> Vec<String> {
-        vec!["MA-D33: the S3 Encryption Client caches no data keys".into()]
+        vec![match self.cache_ttl_s {
+            0 => "MA-D33: the S3 Encryption Client caches no data keys".into(),
+            s => format!("MA-D33: the S3 Encryption Client caches data keys for {s} s"),
+        }]
     }
 }
 
@@ -53,19 +65,36 @@ struct Application {
     desk: Rc<Desk>,
     caller: Caller,
     objects: Objects,
+    /// By object.
+    cache: KeyCache<usize>,
 }
 
 impl Application {
+    fn ttl(&self) -> Option<Duration> {
+        (self.settings.cache_ttl_s > 0).then(|| Duration::from_secs(self.settings.cache_ttl_s))
+    }
+
     async fn write(self: Rc<Self>, place: f64) -> ServiceOutcome {
         let made = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.caller).await;
-        VISIBLE.outcome(made.map(|key| self.objects.keep(key, place)))
+        let written = made.map(|key| {
+            let number = self.objects.keep(key, place);
+            if let Some(ttl) = self.ttl() {
+                self.cache.put(number, self.desk.now(), ttl);
+            }
+        });
+        self.desk.outcome(&VISIBLE, written)
     }
 
     async fn read(self: Rc<Self>, place: f64) -> ServiceOutcome {
-        match self.objects.pick(place) {
-            Some((_, key)) => VISIBLE.outcome(self.desk.decrypt(&key, &self.caller).await),
-            // There is nothing to read yet.
-            None => self.write(place).await,
+        // There is nothing to read yet.
+        let Some((number, key)) = self.objects.pick(place) else { return self.write(place).await };
+        let opened = async { self.desk.decrypt(&key, &self.caller).await };
+        match self.ttl() {
+            Some(ttl) => {
+                let open = async { opened.await.map(|()| ttl) };
+                self.cache.serve(&self.desk, number, &VISIBLE, open).await
+            }
+            None => self.desk.outcome(&VISIBLE, opened.await),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! S3 Express One Zone (directory buckets): the key is obtained when a session is created, Bucket Keys are always on, and a
 //! session lasts five minutes (downstream-services 3.2). So whoever has a session works on until it ends.
 
-use super::cache::KeyCache;
+use super::cache::{KeyCache, failures_in_words};
 use super::cached_keys::{CachedKeys, WriteKey};
 use super::desk::Desk;
 use super::draws::Draws;
@@ -27,6 +27,9 @@ settings! {
     requesters: u32 = 8, count(1..=ROLES_MAX);
     /// Seconds a session lasts; 1 to 86,400; default 300 (documented).
     session_s: u64 = 300, seconds();
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 const VIA: &str = "s3express.us-east-1.amazonaws.com";
@@ -37,7 +40,7 @@ impl Service for S3Express {
             keys: Rc::new(CachedKeys {
                 principals: desk.callers(self.requesters, VIA),
                 resources: Objects::new(self.buckets as usize),
-                cache: KeyCache::new().aged(draws),
+                cache: KeyCache::new().keeping_failures(self.failures_cached_s).aged(draws),
                 visible: &VISIBLE,
                 ttl: Duration::from_secs(self.session_s),
                 desk,
@@ -54,7 +57,7 @@ impl Service for S3Express {
     fn assumptions(&self) -> Vec<String> {
         vec![
             "MA-D13: S3 answers 503 ServiceUnavailable when KMS answers 500".into(),
-            "MA-D34: failures are not cached".into(),
+            failures_in_words(self.failures_cached_s),
         ]
     }
 }

@@ -2,7 +2,7 @@
 //! outage does depends on the client's cache: without one every read fails at once; the Lambda extension drops expired values,
 //! the Java library keeps stale ones, the Python library never asks twice for a version (downstream-services 5.1; MA-D26).
 
-use super::cache::{Keep, KeyCache};
+use super::cache::{Keep, KeyCache, failures_in_words};
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
@@ -53,6 +53,9 @@ settings! {
     rotations_per_day: u32 = 0, count(0..=10_000);
     /// Seconds between two steps of a rotation; 1 to 86,400; default 5.
     rotation_step_s: u64 = 5, seconds();
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 /// MA-D26: 400 shows as a failure of the cryptography, 500 and throttling as an internal one.
@@ -61,12 +64,14 @@ const READ_VISIBLE: Visible = Visible {
     internal: "InternalServiceError (500)",
     throttled: "InternalServiceError (500)",
     disabled: "DecryptionFailure (400)",
+    not_found: "DecryptionFailure (400)",
 };
 const WRITE_VISIBLE: Visible = Visible {
     invalid_state: "EncryptionFailure (400)",
     internal: "InternalServiceError (500)",
     throttled: "InternalServiceError (500)",
     disabled: "EncryptionFailure (400)",
+    not_found: "EncryptionFailure (400)",
 };
 const VIA: &str = "secretsmanager.us-east-1.amazonaws.com";
 const HALF_ROTATED: &str =
@@ -87,7 +92,7 @@ impl SecretsManager {
 impl Service for SecretsManager {
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         let keep = if self.client == SecretsClient::JavaLibrary { Keep::Always } else { Keep::Never };
-        let cache = KeyCache::new().keeping(keep);
+        let cache = KeyCache::new().keeping_failures(self.failures_cached_s).keeping(keep);
         // A value that is kept as long as its version has no age.
         let cache = if self.client == SecretsClient::PythonLibrary { cache } else { cache.aged(draws) };
         let secrets = Rc::new(Secrets {
@@ -125,7 +130,7 @@ impl Service for SecretsManager {
             "MA-D26: Secrets Manager shows KMS's 400 as DecryptionFailure or EncryptionFailure, 500 and throttling as \
              InternalServiceError"
                 .into(),
-            "MA-D34: failures are not cached".into(),
+            failures_in_words(self.failures_cached_s),
         ]
     }
 }
@@ -144,14 +149,14 @@ struct Secrets {
 impl Secrets {
     async fn write(self: Rc<Self>, place: f64, writer: usize) -> ServiceOutcome {
         let made = self.desk.encrypt(KmsOperation::GenerateDataKey, &self.principals[writer]).await;
-        WRITE_VISIBLE.outcome(made.map(|key| self.values.keep(key, place)))
+        self.desk.outcome(&WRITE_VISIBLE, made.map(|key| self.values.keep(key, place)))
     }
 
     async fn read(self: Rc<Self>, place: f64, reader: usize, fresh: bool) -> ServiceOutcome {
         let Some((secret, key)) = self.values.pick(place) else { return self.write(place, reader).await };
         let value = async { self.desk.decrypt(&key, &self.principals[reader]).await };
         if self.settings.client == SecretsClient::Uncached || fresh {
-            return READ_VISIBLE.outcome(value.await);
+            return self.desk.outcome(&READ_VISIBLE, value.await);
         }
         // The other clients read what is current when their value is due, and do not notice before.
         let version = match self.settings.client {

@@ -1,5 +1,6 @@
 //! The parameters of a service as a table, their ranges, and what a user reads who leaves one.
 
+use super::ShownAs;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -44,8 +45,16 @@ impl Checks {
 
     /// What every service has.
     pub(super) fn load(self, load: &Load) -> Self {
-        let Load { rate_per_s, in_flight_max, represents, caller_attempts, caller_pause_ms, ramp_up_s } =
-            *load;
+        let Load {
+            rate_per_s,
+            in_flight_max,
+            represents,
+            caller_attempts,
+            caller_pause_ms,
+            ramp_up_s,
+            kms_attempts_max,
+            ..
+        } = *load;
         self.require(rate_per_s > 0.0 && rate_per_s <= 100_000.0, "rate_per_s", || {
             format!("is {rate_per_s}; write a number above 0 and at most 100000 (user requests per second)")
         })
@@ -54,6 +63,7 @@ impl Checks {
         .count("caller_attempts", caller_attempts, 1..=100)
         .count("caller_pause_ms", caller_pause_ms, 1..=600_000)
         .count("ramp_up_s", ramp_up_s, 0..=86_400)
+        .count("kms_attempts_max", kms_attempts_max, 1..=10)
     }
 
     /// A switch or a word: whatever could be read is right.
@@ -125,7 +135,7 @@ impl Checks {
     }
 }
 
-/// What every service has: how much is asked of it.
+/// What every service has: how much is asked of it, and how it takes KMS's failures.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) rate_per_s: f64,
@@ -134,6 +144,10 @@ pub(super) struct Load {
     pub(super) caller_attempts: u32,
     pub(super) caller_pause_ms: u32,
     pub(super) ramp_up_s: u32,
+    pub(super) kms_attempts_max: u32,
+    pub(super) on_400: ShownAs,
+    pub(super) on_500: ShownAs,
+    pub(super) on_throttle: ShownAs,
 }
 
 /// A service's parameters, as [`settings!`] makes them.
@@ -174,6 +188,17 @@ macro_rules! settings {
             /// Seconds in which its users come in growing numbers at the start of the run, so that caches fill gently; 0 to
             /// 86,400; default 0.
             pub ramp_up_s: u32,
+            /// How often the service tries a KMS call in all that ends in HTTP 500 or throttling (MA-D3); 1 to 10; default 3, as
+            /// AWS SDKs do in standard mode.
+            pub kms_attempts_max: u32,
+            /// Which of the service's codes its users see when KMS answers 400 because of the key store (MA-D1, MA-D17, MA-D26):
+            /// `invalid-state`, `disabled`, `internal` or `throttled`; default `invalid-state`.
+            pub on_400: $crate::services::ShownAs,
+            /// … when KMS answers 500 to the last attempt (MA-D4, MA-D13, MA-D26); default `internal`.
+            pub on_500: $crate::services::ShownAs,
+            /// … when KMS throttles the last attempt (MA-D4, MA-D26); default `throttled`, which is the service's generic code
+            /// where it has none of its own.
+            pub on_throttle: $crate::services::ShownAs,
         }
 
         impl Default for $Name {
@@ -186,6 +211,10 @@ macro_rules! settings {
                     caller_attempts: 1,
                     caller_pause_ms: 1_000,
                     ramp_up_s: 0,
+                    kms_attempts_max: 3,
+                    on_400: $crate::services::ShownAs::InvalidState,
+                    on_500: $crate::services::ShownAs::Internal,
+                    on_throttle: $crate::services::ShownAs::Throttled,
                 }
             }
         }
@@ -200,14 +229,17 @@ macro_rules! settings {
             }
 
             fn load(&self) -> $crate::services::settings::Load {
-                let Self { rate_per_s, in_flight_max, represents, caller_attempts, caller_pause_ms, ramp_up_s, .. } = *self;
                 $crate::services::settings::Load {
-                    rate_per_s,
-                    in_flight_max,
-                    represents,
-                    caller_attempts,
-                    caller_pause_ms,
-                    ramp_up_s,
+                    rate_per_s: self.rate_per_s,
+                    in_flight_max: self.in_flight_max,
+                    represents: self.represents,
+                    caller_attempts: self.caller_attempts,
+                    caller_pause_ms: self.caller_pause_ms,
+                    ramp_up_s: self.ramp_up_s,
+                    kms_attempts_max: self.kms_attempts_max,
+                    on_400: self.on_400,
+                    on_500: self.on_500,
+                    on_throttle: self.on_throttle,
                 }
             }
 

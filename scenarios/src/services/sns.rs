@@ -3,7 +3,7 @@
 //! and then go to its dead-letter queue or are lost (downstream-services 4.2; MA-D23).
 
 use super::backlog::Backlog;
-use super::cache::KeyCache;
+use super::cache::{KeyCache, failures_in_words};
 use super::cached_keys::{CachedKeys, Slot, WriteKey};
 use super::dead_letters::{DeadLetterQueue, GivenUp};
 use super::desk::{Desk, Visible};
@@ -40,6 +40,9 @@ settings! {
     /// Where messages go whose attempts are exhausted: `none`, `same-key` (fails with the key store) or `other-key`;
     /// default `none`.
     dead_letter_queue: DeadLetterQueue = DeadLetterQueue::None, any();
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 const VISIBLE: Visible = Visible {
@@ -47,6 +50,7 @@ const VISIBLE: Visible = Visible {
     internal: "InternalError (500)",
     throttled: "KMSThrottling (400)",
     disabled: "KMSDisabled (400)",
+    not_found: "KMSNotFound (400)",
 };
 const VIA: &str = "sns.us-east-1.amazonaws.com";
 const UNDELIVERED: GivenUp = GivenUp {
@@ -59,7 +63,7 @@ impl Service for Sns {
         let keys = |ttl_s, draws: &mut Draws| CachedKeys {
             principals: desk.callers(self.publishers, VIA),
             resources: Objects::new(self.topics as usize),
-            cache: KeyCache::new().aged(draws),
+            cache: KeyCache::new().keeping_failures(self.failures_cached_s).aged(draws),
             visible: &VISIBLE,
             ttl: Duration::from_secs(ttl_s),
             desk: desk.clone(),
@@ -85,7 +89,7 @@ impl Service for Sns {
                  is tried {} times more, {} s apart, then goes to the dead-letter queue or is lost",
                 self.publish_ttl_s, self.delivery_ttl_s, self.delivery_retries, self.delivery_delay_s
             ),
-            "MA-D34: failures are not cached".into(),
+            failures_in_words(self.failures_cached_s),
         ]
     }
 }

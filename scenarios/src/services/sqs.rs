@@ -2,7 +2,7 @@
 //! fail until the key store answers again, and messages that nobody can receive age out (downstream-services 4.1).
 
 use super::backlog::Backlog;
-use super::cache::{Keep, KeyCache};
+use super::cache::{Keep, KeyCache, failures_in_words};
 use super::cached_keys::{CachedKeys, WriteKey};
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
@@ -39,6 +39,9 @@ settings! {
     message_retention_s: u64 = 345_600, seconds_in(60..=1_209_600);
     /// Messages that wait in each queue at the start; 0 to 1,000,000; default 0.
     waiting_messages: u32 = 0, count(0..=1_000_000);
+    /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
+    /// tries again.
+    failures_cached_s: u64 = 0, seconds_in(0..=86_400);
 }
 
 const VISIBLE: Visible = Visible {
@@ -46,6 +49,7 @@ const VISIBLE: Visible = Visible {
     internal: "InternalFailure (500)",
     throttled: "KMS.ThrottlingException (KmsThrottled, 400)",
     disabled: "KMS.DisabledException (KmsDisabled, 400)",
+    not_found: "KMS.NotFoundException (KmsNotFound, 400)",
 };
 const VIA: &str = "sqs.us-east-1.amazonaws.com";
 /// The most messages of one receive (`MaxNumberOfMessages`).
@@ -70,7 +74,7 @@ impl Service for Sqs {
             keys: CachedKeys {
                 principals: desk.callers(self.producers + self.consumers, VIA),
                 resources: Objects::new(self.queues as usize),
-                cache: KeyCache::new().keeping(keep).aged(draws),
+                cache: KeyCache::new().keeping_failures(self.failures_cached_s).keeping(keep).aged(draws),
                 visible: &VISIBLE,
                 ttl: Duration::from_secs(self.kms_data_key_reuse_period_s),
                 desk,
@@ -91,7 +95,7 @@ impl Service for Sqs {
         let beyond = if self.sqs_extend_on_500 { "stays in use" } else { "is not used" };
         vec![
             format!("MA-D22: an expired SQS data key {beyond} while KMS answers 500, and is not used on 400"),
-            "MA-D34: failures are not cached".into(),
+            failures_in_words(self.failures_cached_s),
         ]
     }
 }

@@ -23,6 +23,16 @@ pub enum Tier {
     Advanced,
 }
 
+/// What a task shows whose parameters cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskError {
+    /// `ResourceInitializationError`: ECS has stopped it.
+    ResourceInitialization,
+    /// The error of Parameter Store, as for software that reads its parameters itself.
+    ParameterStore,
+}
+
 settings! {
     /// `kind = "ssm"`. Reads with decryption (Decrypt for each parameter), writes (Encrypt, GenerateDataKey in the advanced
     /// tier), reads without decryption (no call), and ECS tasks that read their parameters when they start.
@@ -33,6 +43,9 @@ settings! {
     write_share: f64 = 0.02, share();
     /// Share of starts of ECS tasks among them (MA-D27); 0 to 1, and at most 1 with `write_share`; default 0.05.
     task_start_share: f64 = 0.05, share();
+    /// What such a task shows that cannot read its parameters (MA-D27): `resource-initialization` or `parameter-store`;
+    /// default `resource-initialization`.
+    task_error: TaskError = TaskError::ResourceInitialization, any();
     /// Share of reads that ask for no decryption; 0 to 1; default 0.
     plain_read_share: f64 = 0.0, share();
     /// Secure strings of one read (`GetParametersByPath`), each a Decrypt; 1 to 1,000; default 1.
@@ -48,6 +61,7 @@ const VISIBLE: Visible = Visible {
     internal: "InternalServerError (500)",
     throttled: "InternalServerError (500)",
     disabled: "InvalidKeyId (400)",
+    not_found: "InvalidKeyId (400)",
 };
 const TASK_VISIBLE: Visible = Visible::always("ResourceInitializationError (ECS task stopped)");
 const VIA: &str = "ssm.us-east-1.amazonaws.com";
@@ -75,8 +89,14 @@ impl Service for Ssm {
     fn assumptions(&self) -> Vec<String> {
         vec![
             "MA-D4: Parameter Store answers InternalServerError when KMS answers 500 or throttles".into(),
-            "MA-D27: an ECS task that cannot read its parameters stops with ResourceInitializationError"
-                .into(),
+            match self.task_error {
+                TaskError::ResourceInitialization => {
+                    "MA-D27: an ECS task that cannot read its parameters stops with ResourceInitializationError".into()
+                }
+                TaskError::ParameterStore => {
+                    "MA-D27: a task that cannot read its parameters shows Parameter Store's error".into()
+                }
+            },
         ]
     }
 }
@@ -95,7 +115,7 @@ impl Store {
             Tier::Advanced => KmsOperation::GenerateDataKey,
         };
         let made = self.desk.encrypt(operation, &self.caller).await;
-        VISIBLE.outcome(made.map(|blob| self.parameters.keep(blob, place)))
+        self.desk.outcome(&VISIBLE, made.map(|blob| self.parameters.keep(blob, place)))
     }
 
     async fn get(self: Rc<Self>, place: f64, visible: &Visible) -> ServiceOutcome {
@@ -108,7 +128,7 @@ impl Store {
                 break;
             }
         }
-        visible.outcome(read)
+        self.desk.outcome(visible, read)
     }
 }
 
@@ -128,7 +148,11 @@ impl Model for Store {
         if kind < write_share {
             Box::pin(self.put(place))
         } else if kind < write_share + task_start_share {
-            Box::pin(self.get(place, &TASK_VISIBLE))
+            let visible = match self.settings.task_error {
+                TaskError::ResourceInitialization => &TASK_VISIBLE,
+                TaskError::ParameterStore => &VISIBLE,
+            };
+            Box::pin(self.get(place, visible))
         } else if plain < plain_read_share {
             Box::pin(async { ServiceOutcome::ServedByHeldKey })
         } else {
