@@ -10,6 +10,7 @@
 //! - [`fault`]: what the timeline of a scenario does to a link.
 //! - [`packet`]: what a link must know of a packet and of its connection.
 //! - [`tcp`]: connections as Linux's kernel has them.
+//! - [`calibration`]: how far those agree with a kernel's.
 
 pub mod burst;
 pub mod calibration;

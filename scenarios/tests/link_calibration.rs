@@ -27,6 +27,7 @@ fn every_point_of_the_grid_is_recorded_and_agrees() {
 #[test]
 fn the_model_still_agrees_with_the_recorded_kernel() {
     let sample = [
+        // 1.8 % while round trips of segments sent again were measured from the first copy.
         (5, 0.05, 0, false),
         (5, 0.01, 500, true),
         (35, 0.0, 3_000, false),
