@@ -1,8 +1,9 @@
 //! `xks-sim sweep` as its user meets it: the limit it finds, the files it leaves, and one clear line for every mistake.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const SLOW_HSM: &str = "title = \"A slow HSM\"
 duration_s = 20
@@ -95,4 +96,43 @@ fn mistakes_are_told_in_one_line_before_anything_runs() {
         assert!(stderr.contains(told), "{vary}: {stderr}");
         assert!(!out.join("sweep.json").exists(), "{vary}");
     }
+}
+
+#[test]
+fn ctrl_c_leaves_what_has_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, out) = (directory.path().join("long.toml"), directory.path().join("out"));
+    // Far longer than this test has patience.
+    std::fs::write(&file, SLOW_HSM.replace("duration_s = 20", "duration_s = 600")).unwrap();
+    let mut running = Command::new(env!("CARGO_BIN_EXE_xks-sim"))
+        .args([
+            "sweep",
+            file.to_str().unwrap(),
+            "--vary",
+            "link.rtt_ms=5..30:100",
+            "--seeds",
+            "3",
+            "--jobs",
+            "1",
+        ])
+        .args(["--out", out.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Said after the first run.
+    let announced = BufReader::new(running.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    assert!(announced.starts_with("300 runs, 1 at a time: about "), "{announced}");
+    assert!(Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap().success());
+    let output = running.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    let json = std::fs::read_to_string(out.join("sweep.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["complete"], false, "{text}");
+    assert!(std::fs::read_to_string(out.join("sweep.html")).unwrap().trim_end().ends_with("</html>"));
+    let csv = std::fs::read_to_string(out.join("sweep.csv")).unwrap();
+    let runs = |line: &str| line.split(',').nth(1).unwrap().parse::<u64>().unwrap();
+    let ran: u64 = csv.lines().skip(1).map(runs).sum();
+    assert!((1..300).contains(&ran), "{csv}");
 }
