@@ -1,69 +1,33 @@
 //! The page: one file that opens offline, that one can show a board, print, or read on a phone.
 //!
-//! Place on the map: one of the renderers of [`report`](crate::report). It asks the network for nothing, and its
-//! Content-Security-Policy forbids that too: only this page's own style and script, known by their SHA-256, may run,
-//! so text of a scenario could not become script even if an escape were forgotten. maud escapes every value.
+//! Place on the map: one of the renderers of [`report`](crate::report); [`sheet`](crate::sheet) is its frame.
 
 use super::chart::{Axis, Scale, Words, describe_latency, success_labels};
 use super::human::{count, counted, duration, latency, moment, share};
 use super::story::{self, Answer};
 use super::terminal::values;
 use crate::result::{Check, Percentiles, RunResult, ServiceResult};
-use base64::Engine as _;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
-use sha2::{Digest as _, Sha256};
+use crate::sheet::{Frame, Script};
+use maud::{Markup, html};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
 /// The whole page.
 pub fn html(result: &RunResult) -> String {
-    let policy = format!(
-        "default-src 'none'; style-src '{}'; script-src '{}'; base-uri 'none'; form-action 'none'",
-        source_hash(STYLE),
-        source_hash(SCRIPT)
-    );
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(policy);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="referrer" content="no-referrer";
-                title { (result.title) " – XKS outage report" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                main {
-                    (header(result))
-                    (verdict(result))
-                    (timeline(result))
-                    (services(result))
-                    (exceptions(result))
-                    (latencies(result))
-                    (alarms(result))
-                    (checks(result))
-                    (reproduce(result))
-                }
-                footer {
-                    p {
-                        "A simulation, not a measurement of AWS: the proxy's code is the real one; AWS KMS, its services, "
-                        "the network and time are models."
-                    }
-                }
-                script type="application/json" id="series" { (PreEscaped(series(result))) }
-                script { (PreEscaped(SCRIPT)) }
-            }
-        }
+    let main = html! {
+        (header(result))
+        (verdict(result))
+        (timeline(result))
+        (services(result))
+        (exceptions(result))
+        (latencies(result))
+        (alarms(result))
+        (checks(result))
+        (reproduce(result))
     };
-    page.into_string()
-}
-
-/// A source as Content-Security-Policy names it: `sha256-…`.
-fn source_hash(source: &str) -> String {
-    format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(Sha256::digest(source.as_bytes())))
+    let script = Some(Script { code: SCRIPT, series: series(result) });
+    Frame { title: &result.title, kind: "XKS outage report", style: STYLE, script }.page(&main)
 }
 
 /// What the script reads values from: numbers under the names of the plots.

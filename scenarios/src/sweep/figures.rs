@@ -1,4 +1,4 @@
-//! What is kept of one run: the figures that sweeps chart and comparisons test.
+//! What is kept of one run: the figures that sweeps chart.
 
 use crate::result::RunResult;
 use serde::{Deserialize, Serialize};

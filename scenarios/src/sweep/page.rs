@@ -4,7 +4,7 @@ use super::Sweep;
 use super::outcome::Axis;
 use super::point::Point;
 use super::screen::percent;
-use crate::sheet::{Head, page};
+use crate::sheet::{Frame, WHAT_IF_STYLE};
 use crate::statistics::interval::Interval;
 use maud::{Markup, html};
 
@@ -25,8 +25,13 @@ pub(super) fn html(sweep: &Sweep) -> String {
         format!("{runs} runs"),
         format!("version {}", sweep.version),
     ];
-    let head = Head { kicker: "XKS what-if", title: &sweep.title, meta: &meta };
-    let body = html! {
+    let kind = "XKS what-if";
+    let main = html! {
+        header.top {
+            p.kicker { (kind) }
+            h1 { (sweep.title) }
+            p.meta { @for fact in &meta { span { (fact) } } }
+        }
         (verdict(sweep))
         @match sweep.axes.as_slice() {
             [first, second] => { (heat_maps(sweep, first, second)) }
@@ -56,7 +61,7 @@ pub(super) fn html(sweep: &Sweep) -> String {
         (figures(sweep))
         (reproduce(sweep))
     };
-    page(&head, &body)
+    Frame { title: &sweep.title, kind, style: WHAT_IF_STYLE, script: None }.page(&main)
 }
 
 fn verdict(sweep: &Sweep) -> Markup {
