@@ -127,6 +127,8 @@ fn ctrl_c_leaves_what_has_run() {
     let output = running.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(130), "{text}");
+    // A single run has no interval; it was shown as one of no width.
+    assert!(!text.contains('['), "{text}");
     let json = std::fs::read_to_string(out.join("sweep.json")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["complete"], false, "{text}");

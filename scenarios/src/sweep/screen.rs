@@ -61,8 +61,8 @@ fn table(text: &mut String, sweep: &Sweep, style: Style) {
     );
     for point in &sweep.points {
         let value = point.values.first().map_or("as it is", String::as_str);
-        let failures = point.failures.map_or_else(|| "no run".to_owned(), |it| shares(it, sweep.seeds.len()));
-        let p99 = point.p99_ms.map_or_else(String::new, |it| times(it, sweep.seeds.len()));
+        let failures = point.failures.map_or_else(|| "no run".to_owned(), |it| shares(it, point.runs.len()));
+        let p99 = point.p99_ms.map_or_else(String::new, |it| times(it, point.runs.len()));
         let met = match (point.met, point.runs.len()) {
             (_, 0) | (None, _) => String::new(),
             (Some(met), runs) if met == runs as u64 => "met".to_owned(),
