@@ -287,6 +287,8 @@ async fn members_that_hold_different_keys_are_warned_of_once_a_minute() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // With one dispatcher only, another test's thread could silence the warning for good (tokio-rs/tracing#3611).
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _listening = tracing::subscriber::set_default(subscriber);
     let rejects = Step::Fail(2, HsmErrorKind::CiphertextRejected);
     let group = group(&[Scripted::new(0, &[], rejects), Scripted::new(1, &[], Step::Answer(3))]);
