@@ -37,6 +37,7 @@
 //! | [`intruder`] | somebody without a credential |
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
+//! | [`observer`], [`request`], [`replay`], [`trace_file`] | a run looked at event by event: kept in a file, done again, written out |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
 //! | [`sweep`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
@@ -62,10 +63,13 @@ pub mod intruder;
 pub mod invariants;
 pub mod kms;
 pub mod net;
+pub mod observer;
 pub mod processor;
 pub mod real_hsm;
 pub mod recording;
+pub mod replay;
 pub mod report;
+pub mod request;
 pub mod result;
 pub mod run;
 pub mod scenario;
@@ -76,4 +80,5 @@ pub mod statistics;
 pub mod streams;
 pub mod sweep;
 pub mod trace;
+pub mod trace_file;
 pub mod world;

@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod commands;
 
 use clap::{Parser, Subcommand};
-use commands::{exit, fuzz, list, run, show, sweep};
+use commands::{exit, fuzz, list, replay, run, show, sweep};
 use std::process::ExitCode;
 
 /// Simulates an AWS KMS External Key Store in trouble: the real proxy core between a model of KMS with its downstream
@@ -29,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Run a scenario of the catalogue, or one from a file, and report what happened.
     Run(run::RunArguments),
+    /// Do a saved run again, and say whether it is the same or which event is the first to differ.
+    Replay(replay::ReplayArguments),
     /// List the scenarios of the catalogue.
     List,
     /// Explain a scenario: what happens, when it strikes, what to do about it, and the file itself.
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
     };
     let outcome = match arguments.command {
         Command::Run(arguments) => run::perform(&arguments),
+        Command::Replay(arguments) => replay::perform(&arguments),
         Command::List => list::perform(),
         Command::Show { scenario } => show::perform(&scenario),
         Command::Sweep(arguments) => sweep::perform(&arguments),

@@ -4,6 +4,8 @@
 //! run needs no more memory than a short one; only a determinism check keeps the lines too.
 
 use crate::kms::KmsFailure;
+use crate::observer::{Observer, Seen};
+use crate::request::RequestLabel;
 use crate::result::{ErrorCount, Percentiles, XksResult};
 use crate::services::ServiceStats;
 use crate::trace::{Event, Recorder, ServiceOutcome, XksOutcome};
@@ -12,6 +14,7 @@ use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Lines that a determinism check keeps; beyond, the digest alone tells.
@@ -102,6 +105,7 @@ pub struct Recording {
     /// When the first fault begins, and when everything should be well again after the last.
     troubled: Option<(Duration, Duration)>,
     bucket: Duration,
+    requests: RequestLabel,
     inner: RefCell<Inner>,
 }
 
@@ -109,6 +113,7 @@ struct Inner {
     hash: Sha256,
     line: String,
     lines: Option<Vec<String>>,
+    observers: Vec<Rc<RefCell<dyn Observer>>>,
     events: u64,
     services: Vec<ServiceFigures>,
     xks: XksFigures,
@@ -186,10 +191,12 @@ impl Recording {
             troubled: begins.zip(ends.map(|end| end.saturating_add(settle))),
             faults,
             bucket,
+            requests: RequestLabel::default(),
             inner: RefCell::new(Inner {
                 hash: Sha256::new(),
                 line: String::with_capacity(256),
                 lines: keep_lines.then(Vec::new),
+                observers: Vec::new(),
                 events: 0,
                 services: vec![figures; services],
                 xks: XksFigures {
@@ -209,6 +216,11 @@ impl Recording {
                 },
             }),
         })
+    }
+
+    /// Shows every event from now on to these, until the recording ends.
+    pub fn show(&self, observers: &[Rc<RefCell<dyn Observer>>]) {
+        self.inner.borrow_mut().observers.extend(observers.iter().map(Rc::clone));
     }
 
     /// Number of the phase at this time.
@@ -234,6 +246,7 @@ impl Recording {
         let mut inner = self.inner.borrow_mut();
         let inner = &mut *inner;
         inner.xks.close_bucket();
+        inner.observers.clear();
         let digest = std::mem::take(&mut inner.hash).finalize();
         let mut outcomes: Vec<(String, u64)> = inner
             .xks
@@ -280,6 +293,15 @@ impl Recorder for Recording {
         inner.line.clear();
         write_line(&mut inner.line, self.clock.now(), &event);
         inner.hash.update(inner.line.as_bytes());
+        for observer in &inner.observers {
+            observer.borrow_mut().observe(&Seen {
+                number: inner.events,
+                now: self.clock.now(),
+                event: &event,
+                line: &inner.line,
+                request: self.requests.at_hand(),
+            });
+        }
         inner.events += 1;
         if let Some(lines) = &mut inner.lines
             && lines.len() < LINES_KEPT_MAX
@@ -330,6 +352,10 @@ impl Recorder for Recording {
 
     fn now(&self) -> Duration {
         self.clock.now()
+    }
+
+    fn requests(&self) -> RequestLabel {
+        self.requests.clone()
     }
 }
 
@@ -480,7 +506,7 @@ fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
     }
 }
 
-fn outcome_in_words(outcome: XksOutcome) -> String {
+pub(crate) fn outcome_in_words(outcome: XksOutcome) -> String {
     match outcome {
         XksOutcome::Ok => "answered".into(),
         XksOutcome::Error { name, status } => format!("{} ({status})", name.as_str()),

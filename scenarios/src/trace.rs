@@ -4,6 +4,7 @@
 //! Nothing random that differs between equal runs (TLS bytes, a real HSM's IVs) may enter an event.
 
 use crate::kms::{KmsFailure, KmsOperation};
+use crate::request::RequestLabel;
 use std::time::Duration;
 
 /// One thing that happened. Times are simulated, since the start of the run.
@@ -117,4 +118,8 @@ pub trait Recorder {
     fn emit(&self, event: Event);
     /// Simulated time since the start of the run.
     fn now(&self) -> Duration;
+    /// Which request events belong to; somebody who does not ask need not keep it.
+    fn requests(&self) -> RequestLabel {
+        RequestLabel::default()
+    }
 }

@@ -22,6 +22,7 @@ use crate::kms::violations::Violations;
 use crate::kms::{KmsApi, KmsOperation};
 use crate::net::link::{Link, LinkSettings};
 use crate::net::tcp::Network;
+use crate::observer::Observer;
 use crate::processor::Processor;
 use crate::recording::{Finished, Recording};
 use crate::scenario::{Scenario, TlsVersion};
@@ -75,6 +76,8 @@ pub struct Options {
     pub seed: u64,
     /// Keep the lines of the trace, for a determinism check.
     pub keep_lines: bool,
+    /// Look at every event; nothing depends on them.
+    pub observers: Vec<Rc<RefCell<dyn Observer>>>,
     /// A real PKCS#11 library behind each HSM.
     pub engine: Option<EngineMaker>,
     /// Told how much simulated time has passed, a hundred times a run.
@@ -93,6 +96,7 @@ impl Options {
         Self {
             seed,
             keep_lines: false,
+            observers: Vec::new(),
             engine: None,
             progress: None,
             interrupted: Arc::default(),
@@ -142,6 +146,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         )
         .map_err(|error| error.to_string())?,
     );
+    recording.show(&options.observers);
     let network = Network::new(clock.clone());
     let ledger = IvLedger::new();
     let hsms = hsms::build(&clock, scenario, options, &ledger)?;

@@ -57,8 +57,16 @@ pub(crate) fn origin(scenario: &str) -> String {
 /// # Errors
 /// When the directory cannot be written to.
 pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), String> {
+    write_whole_or(path, text, "another directory with --out")
+}
+
+/// The same; `instead` says in words what to choose where it cannot be written.
+///
+/// # Errors
+/// As [`write_whole`].
+pub(crate) fn write_whole_or(path: &Path, text: &str, instead: &str) -> Result<(), String> {
     let half = path.with_extension("part");
     std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, path)).map_err(|error| {
-        format!("cannot write {}: {error}; choose another directory with --out", path.display())
+        format!("cannot write {}: {error}; choose {instead}", path.display())
     })
 }

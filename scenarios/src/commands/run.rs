@@ -1,8 +1,9 @@
 //! `xks-sim run`: one scenario, one run, its report and its exit code.
 
 use super::exit;
-use super::files::{load, write_whole};
+use super::files::{load, origin, write_whole};
 use super::interrupt::heed_ctrl_c;
+use super::keep::KeepArguments;
 use super::terminal::{clear_progress, progress, say, style};
 use scenarios::report;
 use scenarios::result::RunResult;
@@ -36,6 +37,8 @@ pub(crate) struct RunArguments {
     /// File with the user PIN of that token.
     #[arg(long, value_name = "FILE", requires = "token_label")]
     pin_file: Option<PathBuf>,
+    #[command(flatten)]
+    keep: KeepArguments,
 }
 
 /// Reads a seed as people write it: decimal, or hexadecimal after `0x`.
@@ -82,24 +85,28 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
         None => "emulated HSM".to_owned(),
         Some(request) => format!("PKCS#11 module {}", request.module.display()),
     };
+    let keeping = arguments.keep.begin(&scenario, hsm.is_none())?;
     let engine = hsm.as_ref().map(real_hsm::open).transpose()?;
     let command = command_line(arguments);
     let interrupted = Arc::new(AtomicBool::new(false));
     heed_ctrl_c(Arc::clone(&interrupted));
-    let once = |keep_lines: bool, what: &str| {
+    let once = |first: bool, what: &str| {
         let mut options = Options::new(arguments.seed);
         options.interrupted = Arc::clone(&interrupted);
-        options.keep_lines = keep_lines;
+        options.keep_lines = arguments.check_determinism;
+        if first {
+            keeping.watch(&mut options);
+        }
         options.engine = engine.as_ref().map(real_hsm::Opened::maker);
         options.progress = progress(what, scenario.duration);
         let ran = run::run(&scenario, &options, &command, &hsm_in_words);
         clear_progress();
         ran
     };
-    let ran = once(arguments.check_determinism, "simulated")?;
+    let ran = once(true, "simulated")?;
     let whole = ran.result.interrupted_at_ms.is_none();
     if arguments.check_determinism && whole {
-        let second = once(true, "second run: simulated")?;
+        let second = once(false, "second run: simulated")?;
         if second.result.interrupted_at_ms.is_some() {
             return Err(
                 "interrupted in the second run: nothing has been compared, and no report written".into()
@@ -111,6 +118,7 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
         }
     }
     let result = &ran.result;
+    let kept = keeping.finish(&scenario, &origin(&arguments.scenario), &ran)?;
     let page = out.join("report.html");
     write_whole(&page, &report::html(result))?;
     write_whole(&out.join("report.json"), &report::json(result))?;
@@ -123,8 +131,9 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
     if !held && whole {
         text.push_str(&format!("to see this again: {}\n", result.command));
     }
+    text.push_str(&kept);
     text.push_str(&format!("report: {}\ndigest: {}\n", page.display(), result.digest));
-    say(&text)?;
+    keeping.say(&text)?;
     Ok(match (whole, held) {
         (false, _) => exit::INTERRUPTED,
         (true, true) => exit::HELD,

@@ -259,9 +259,11 @@ impl Desk {
     /// Carries out and reports one request, unless too many are waiting. True when it succeeded.
     pub(super) async fn perform(&self, work: Work) -> bool {
         let at = self.now();
+        let requests = self.recorder.requests();
+        let request = requests.begin(self.index);
         let outcome = if self.in_flight.get() < self.load.in_flight_max {
             self.in_flight.set(self.in_flight.get() + 1);
-            let outcome = work.await;
+            let outcome = requests.follow(request, work).await;
             self.in_flight.set(self.in_flight.get() - 1);
             if self.in_flight.get() == 0 {
                 self.became_idle.notify_waiters();
@@ -272,7 +274,8 @@ impl Desk {
         };
         let succeeded = !matches!(outcome, ServiceOutcome::Failed { .. });
         let took = self.now().saturating_sub(at);
-        self.recorder.emit(Event::Service(ServiceEvent { service: self.index, at, took, outcome }));
+        let event = ServiceEvent { service: self.index, at, took, outcome };
+        requests.during(request, || self.recorder.emit(Event::Service(event)));
         succeeded
     }
 
