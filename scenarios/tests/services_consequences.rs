@@ -1,6 +1,5 @@
 //! What follows from a lost key beside the failed request, against the reference: DynamoDB Streams and TTL (3.3), RDS failover
 //! (3.4), EventBridge (4.1, 4.2), Firehose (4.3), and the requests that no cache helps (3.2, 5.6).
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 #[path = "support/scripted_kms.rs"]
 mod scripted_kms;
