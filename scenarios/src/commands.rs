@@ -10,4 +10,6 @@ mod interrupt;
 pub(crate) mod list;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod sweep;
 mod terminal;
+mod watch;

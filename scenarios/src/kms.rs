@@ -78,6 +78,21 @@ pub struct Caller {
     pub via_service: Option<&'static str>,
 }
 
+/// Who a request to the proxy names as the one on whose behalf KMS asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Requester<'a> {
+    /// `awsPrincipalArn`.
+    pub principal_arn: &'a str,
+    /// `kmsViaService`.
+    pub via_service: Option<&'a str>,
+}
+
+impl<'a> From<&'a Caller> for Requester<'a> {
+    fn from(caller: &'a Caller) -> Self {
+        Self { principal_arn: caller.principal_arn, via_service: caller.via_service }
+    }
+}
+
 /// The opaque `CiphertextBlob` of a successful GenerateDataKey or Encrypt, with which Decrypt is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CiphertextBlob(pub std::rc::Rc<[u8]>);

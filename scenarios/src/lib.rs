@@ -38,6 +38,7 @@
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
+//! | [`sweep`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
@@ -69,7 +70,10 @@ pub mod result;
 pub mod run;
 pub mod scenario;
 pub mod services;
+mod sheet;
 pub mod simulated_tls;
+pub mod statistics;
 pub mod streams;
+pub mod sweep;
 pub mod trace;
 pub mod world;

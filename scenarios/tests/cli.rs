@@ -236,6 +236,8 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
     ];
     let services = services.map(|(text, line, reason)| (format!("{HEAD}[[service]]\n{text}"), line, reason));
     let others = [
+        ("about = \"half\n", ":3: ", "the value of about: text stands in double quotes"),
+        ("[[service]]\nkind = s3\n", ":4: ", "such as kind = \"…\""),
         ("service = 3\n", ":3: ", "expected a sequence"),
         ("[link]\nrtt_ms = 10000\n", ":4: ", "as long as the run or longer"),
         ("[hsm]\nservice_ms = 10000\n", ":4: ", "as long as the run or longer"),

@@ -1,6 +1,7 @@
 //! Each modelling assumption about services that is a number or a choice is a setting, and the setting changes what happens
 //! (downstream-services 11).
-#![expect(clippy::unwrap_used, reason = "a helper of tests, outside of #[test] functions")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
+
 #[path = "support/scripted_kms.rs"]
 mod scripted_kms;
 

@@ -8,6 +8,7 @@
 //! - `cargo xtask soak`: full load, faults and reloads for minutes;
 //! - `cargo xtask bench instructions`: instructions and allocations of the hot paths, against the committed figures;
 //! - `cargo xtask bench`: load on a running proxy, two proxies side by side, the floors of speed;
+//! - `cargo xtask calibrate-net`: the simulated TCP against this kernel's, and `scenarios/CALIBRATION.md`;
 //! - `cargo xtask packaging`: the Debian package, and checks of everything in `packaging/`.
 
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@
 
 mod apt;
 mod bench;
+mod calibrate;
 mod catalogue;
 mod fuzz;
 mod instructions;
@@ -55,6 +57,10 @@ Usage: cargo xtask COMMAND
   bench side-by-side OPTIONS       two running proxies in turn
   bench floors [OPTIONS]           start what is needed and measure every floor of benches/README.md
   bench bare [--port N]            a server that does next to nothing, the limit of any proxy
+  calibrate-net [--quick] [--seconds N] [--only TEXT]
+                                   compare the simulated TCP with this kernel's at every point of a grid, and renew
+                                   scenarios/CALIBRATION.md (needs root, TUN devices and iproute2; --quick: a sample, nothing
+                                   is written)
   packaging                        build the Debian package, check unit, image and manifests
   soak [--minutes N] [--connections N]
                                    full load with faults and reloads over SoftHSM2 (10 minutes, 32 connections)";
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
         ["catalogue", words @ ..] => catalogue::perform(words),
         ["packaging"] => packaging::run_all(),
         ["bench", "instructions", options @ ..] => instructions::run(options),
+        ["calibrate-net", options @ ..] => calibrate::run(options),
         ["soak", options @ ..] => soak::run(options),
         ["fuzz", words @ ..] => match fuzz::Request::parse(words) {
             Ok(request) => request.perform(),

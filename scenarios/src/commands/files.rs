@@ -44,6 +44,14 @@ pub(crate) fn load(scenario: &str) -> Result<Scenario, String> {
     Scenario::parse(&name, scenario, &text).map_err(|error| error.to_string())
 }
 
+/// The path that a scenario's own files are looked for beside: its file, or that of the catalogue.
+pub(crate) fn origin(scenario: &str) -> String {
+    match catalogue::find(scenario) {
+        Some(entry) => format!("catalogue/{}.toml", entry.name),
+        None => scenario.to_owned(),
+    }
+}
+
 /// Writes a file under another name first, so that a reader never finds half of it.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use super::quota::Quota;
 use super::settings::KmsSettings;
 use super::sigv4::Signer;
 use super::violations::Violations;
-use super::{Caller, KmsException, KmsFailure};
+use super::{KmsException, KmsFailure, Requester};
 use crate::trace::Recorder;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -429,12 +429,12 @@ impl Account {
     /// # Errors
     /// `UnsupportedOperationException` for another key spec or usage than `SYMMETRIC_DEFAULT`, `ENCRYPT_DECRYPT`, or a
     /// multi-Region key (MA-3); otherwise as [`KmsModel::create_key`].
-    pub async fn create_key(
+    pub async fn create_key<'a>(
         &self,
         key_store: &str,
         external_key_id: &str,
         (key_spec, key_usage, multi_region): (&str, &str, bool),
-        caller: &Caller,
+        caller: impl Into<Requester<'a>>,
     ) -> Result<KeyDescription, KmsFailure> {
         self.admit("CreateKey")?;
         check::xks_key_id(external_key_id)?;

@@ -37,7 +37,7 @@ pub struct BlobHead {
 impl BlobHead {
     const BYTES: usize = 15;
 
-    fn to_bytes(self) -> [u8; Self::BYTES] {
+    pub(super) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[0] = BLOB_VERSION;
         bytes[1..3].copy_from_slice(&self.key.to_be_bytes());
@@ -56,11 +56,6 @@ impl BlobHead {
             service: u32::from_be_bytes(*service),
             serial: u64::from_be_bytes(*serial),
         })
-    }
-
-    /// The `additionalAuthenticatedData` for the proxy: the head and the caller's encryption context (MA-8).
-    pub fn aad(self, context: &[u8]) -> Vec<u8> {
-        [&self.to_bytes(), context].concat()
     }
 }
 

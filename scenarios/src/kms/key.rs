@@ -67,6 +67,8 @@ pub const PENDING_WINDOW_DAYS: std::ops::RangeInclusive<u32> = 7..=30;
 /// What the owner last made of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// Before CreateKey, for the hosts that have not heard of it (MA-26).
+    Unknown,
     Enabled,
     Disabled,
     /// Gone from this simulated time on. AWS takes up to a day longer.
@@ -97,6 +99,13 @@ impl KmsKey {
         Self { arn, external_key_id, phase: RefCell::new(Spread::new(Phase::Enabled)) }
     }
 
+    /// The same of a key created now, which the last host knows after `spread`.
+    pub(super) fn created(arn: String, external_key_id: String, now: Duration, spread: Duration) -> Self {
+        let key = Self { arn, external_key_id, phase: RefCell::new(Spread::new(Phase::Unknown)) };
+        key.change(Phase::Enabled, now, spread);
+        key
+    }
+
     /// Whether a host of KMS lets the operation pass. That the key store is not connected matters to cryptographic
     /// operations only, and is not looked at here: it has a row of its own (18, MA-15).
     pub(super) fn admit(&self, operation: KeyOperation, view: View) -> Result<(), KmsFailure> {
@@ -115,9 +124,12 @@ impl KmsKey {
         let arn = &self.arn;
         let invalid =
             |text: &str| Err(KmsFailure::new(KmsException::KmsInvalidState, format!("{arn} {text}")));
-        if let Phase::DeletedFrom(gone) = phase
-            && now >= gone
-        {
+        let gone = match phase {
+            Phase::Unknown => true,
+            Phase::DeletedFrom(from) => now >= from,
+            Phase::Enabled | Phase::Disabled => false,
+        };
+        if gone {
             return Err(KmsFailure::new(KmsException::NotFound, format!("Key '{arn}' does not exist")));
         }
         match (operation, phase) {
@@ -134,7 +146,7 @@ impl KmsKey {
             (Op::Cryptographic | Op::CreateGrant, Phase::Disabled) => {
                 Err(KmsFailure::new(KmsException::Disabled, format!("{arn} is disabled.")))
             }
-            (_, Phase::Enabled | Phase::Disabled) => Ok(()),
+            (_, Phase::Unknown | Phase::Enabled | Phase::Disabled) => Ok(()),
         }
     }
 
@@ -143,7 +155,7 @@ impl KmsKey {
         match (*self.phase.borrow().current(), connected) {
             (Phase::DeletedFrom(_), _) => KeyState::PendingDeletion,
             (_, false) => KeyState::Unavailable,
-            (Phase::Enabled, true) => KeyState::Enabled,
+            (Phase::Unknown | Phase::Enabled, true) => KeyState::Enabled,
             (Phase::Disabled, true) => KeyState::Disabled,
         }
     }
@@ -152,7 +164,7 @@ impl KmsKey {
     pub fn deletion_at(&self) -> Option<Duration> {
         match *self.phase.borrow().current() {
             Phase::DeletedFrom(at) => Some(at),
-            Phase::Enabled | Phase::Disabled => None,
+            Phase::Unknown | Phase::Enabled | Phase::Disabled => None,
         }
     }
 
@@ -288,6 +300,18 @@ mod tests {
         assert!(!key.is_gone(gone - NOW) && key.is_gone(gone));
         key.cancel_deletion(NOW, AT_ONCE).unwrap();
         assert_eq!((key.state(true), key.deletion_at()), (KeyState::Disabled, None));
+    }
+
+    #[test]
+    fn a_new_key_is_not_found_by_hosts_that_have_not_heard_of_it() {
+        let key = KmsKey::created(ARN.into(), "external".into(), NOW, Duration::from_secs(3));
+        let said = |host, now| said(key.admit(Op::Cryptographic, View { host, hosts: 3, now }));
+        let unknown = format!("NotFoundException: Key '{ARN}' does not exist");
+        assert_eq!([0, 2].map(|host| said(host, NOW)), [unknown.as_str(); 2]);
+        let later = NOW + Duration::from_secs(1);
+        assert_eq!([0, 2].map(|host| said(host, later)), ["ok", unknown.as_str()]);
+        assert_eq!([0, 2].map(|host| said(host, NOW + Duration::from_secs(3))), ["ok"; 2]);
+        assert_eq!(key.admit_newest(Op::Describe, NOW), Ok(()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::key::{KeyOperation, KeyState, KmsKey};
 use super::model::{KEYS_MAX, KmsModel, Line, Target};
 use super::quota::Quota;
 use super::sigv4::Signer;
-use super::{Caller, KmsException, KmsFailure};
+use super::{KmsException, KmsFailure, Requester};
 use std::rc::Rc;
 use std::time::Duration;
 use xks_proxy::env::UnixTime;
@@ -139,10 +139,26 @@ impl KmsModel {
         (connection.state(self.recorder.now()), connection.error)
     }
 
-    /// Takes a connection state at once.
+    /// Whether cryptographic calls that this host of KMS serves reach the proxy: as [`Self::is_connected`], as far as
+    /// the host has heard (MA-25).
+    pub(super) fn is_connected_for(&self, host: usize) -> bool {
+        *self.reach.borrow().seen_by(host, self.settings.hosts, self.recorder.now())
+    }
+
+    /// Takes a connection state, of which the last of KMS's hosts hears after `connection_propagation_ms`.
     pub(super) fn settle(&self, state: ConnectionState) {
+        self.settle_over(state, self.settings.connection_propagation());
+    }
+
+    /// Takes a connection state, of which the last of KMS's hosts hears after `spread`.
+    fn settle_over(&self, state: ConnectionState, spread: Duration) {
         self.connection.borrow_mut().settle(state);
         let connected = state == ConnectionState::Connected;
+        let mut reach = self.reach.borrow_mut();
+        if *reach.current() != connected {
+            reach.set(connected, self.recorder.now(), spread);
+        }
+        drop(reach);
         self.cloudwatch.borrow_mut().set_connected(self.recorder.now(), connected);
     }
 
@@ -204,7 +220,8 @@ impl KmsModel {
     /// Connects or disconnects the key store at once, whatever its state and without the time that either takes: for a
     /// time line that counts from the finished change.
     pub fn set_connected(&self, connected: bool) {
-        self.settle(if connected { ConnectionState::Connected } else { ConnectionState::Disconnected });
+        let state = if connected { ConnectionState::Connected } else { ConnectionState::Disconnected };
+        self.settle_over(state, Duration::ZERO);
     }
 
     /// From now on every connect ends with this code, whatever the proxy says: a VPC endpoint service that is not
@@ -324,11 +341,11 @@ impl KmsModel {
     /// `CustomKeyStoreInvalidStateException` with row 18 when the store is not connected, `XksKeyAlreadyInUseException`,
     /// the column CK of the failure table, and `XksKeyInvalidConfigurationException` when the external key is none that
     /// KMS can use (kms-behaviour 5.1).
-    pub async fn create_key(
+    pub async fn create_key<'a>(
         &self,
         arn: String,
         external_key_id: &str,
-        caller: &Caller,
+        caller: impl Into<Requester<'a>>,
     ) -> Result<usize, KmsFailure> {
         if !self.is_connected() {
             return Err(Cause::NotConnected.create_key_failure());
@@ -348,7 +365,8 @@ impl KmsModel {
                 format!("The external key store has had {KEYS_MAX} keys and takes no more."),
             ));
         }
-        let metadata = self.ask_metadata(external_key_id, caller).await.map_err(Cause::create_key_failure)?;
+        let metadata =
+            self.ask_metadata(external_key_id, caller.into()).await.map_err(Cause::create_key_failure)?;
         let unusable = |text: String| Err(KmsFailure::new(KmsException::XksKeyInvalidConfiguration, text));
         if metadata.key_spec != "AES_256" {
             return unusable(format!(
@@ -373,7 +391,8 @@ impl KmsModel {
         if self.key_of(external_key_id).is_some() {
             return Err(in_use());
         }
-        Ok(self.add_key(KmsKey::new(arn, external_key_id.to_owned())))
+        let (now, spread) = (self.recorder.now(), self.settings.new_key_propagation());
+        Ok(self.add_key(KmsKey::created(arn, external_key_id.to_owned(), now, spread)))
     }
 
     /// DescribeKey of key number `key`. Asks nothing of the proxy, and so works through every outage.

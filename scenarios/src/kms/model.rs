@@ -13,7 +13,7 @@ use super::failure::Cause;
 use super::http1::{Response, write_post};
 use super::inner::{BlobHead, Inner, Sealed, encryption_context, pack, unpack};
 use super::key::{KeyOperation, KmsKey, View};
-use super::lifecycle::{Connection, ConnectionState};
+use super::lifecycle::Connection;
 use super::quota::Quota;
 use super::reliability::Reliability;
 use super::requests::{Ask, RequestMetadata, below, chance, shuffle};
@@ -21,7 +21,7 @@ use super::settings::KmsSettings;
 use super::sigv4::Signer;
 use super::spread::Spread;
 use super::violations::{Violations, X1, X2, X5};
-use super::{Caller, CiphertextBlob, KmsApi, KmsException, KmsFailure, KmsOperation, LocalFuture};
+use super::{Caller, CiphertextBlob, KmsApi, KmsException, KmsFailure, KmsOperation, LocalFuture, Requester};
 use crate::trace::{Event, KmsEvent, Recorder, XksEvent, XksOutcome};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -134,6 +134,8 @@ pub struct KmsModel {
     reliability: RefCell<Reliability>,
     serial: Cell<u64>,
     pub(super) connection: RefCell<Connection>,
+    /// What each host of KMS has heard of the connection: whether there is one.
+    pub(super) reach: RefCell<Spread<bool>>,
     pub(super) cloudwatch: RefCell<CloudWatch>,
     counters: RefCell<Counters>,
 }
@@ -153,7 +155,7 @@ pub(super) struct Purpose<'a> {
     pub(super) external_key_id: Option<&'a str>,
     pub(super) kms_key_arn: Option<&'a str>,
     pub(super) kms_operation: &'static str,
-    pub(super) caller: Option<&'a Caller>,
+    pub(super) requester: Option<Requester<'a>>,
 }
 
 /// How one call goes out: by which host of KMS, where to, and signed with what.
@@ -197,7 +199,7 @@ impl KmsModel {
         }
         let account_quota = Rc::new(RefCell::new(Quota::new(settings.account_quota_per_s)));
         let model = Self::disconnected(settings, store, doors, random, account_quota);
-        model.settle(ConnectionState::Connected);
+        model.set_connected(true);
         Ok(model)
     }
 
@@ -242,6 +244,7 @@ impl KmsModel {
             reliability: RefCell::new(Reliability::new(settings.reliability_threshold, window)),
             serial: Cell::new(0),
             connection: RefCell::default(),
+            reach: RefCell::new(Spread::new(false)),
             cloudwatch: RefCell::new(CloudWatch::new(&settings, begins)),
             counters: RefCell::default(),
             settings,
@@ -311,7 +314,7 @@ impl KmsModel {
         line: &Line,
         kms_operation: &'static str,
     ) -> Result<ManagerStates, Cause> {
-        let purpose = Purpose { external_key_id: None, kms_key_arn: None, kms_operation, caller: None };
+        let purpose = Purpose { external_key_id: None, kms_key_arn: None, kms_operation, requester: None };
         let read = |response: &Response| read_health(&response.body).map_err(|_| Cause::Malformed);
         self.call_proxy(line, purpose, Ask::Health, read).await.map_err(|failed| failed.cause)
     }
@@ -320,13 +323,13 @@ impl KmsModel {
     pub(super) async fn ask_metadata(
         &self,
         external_key_id: &str,
-        caller: &Caller,
+        requester: Requester<'_>,
     ) -> Result<KeyMetadata, Cause> {
         let purpose = Purpose {
             external_key_id: Some(external_key_id),
             kms_key_arn: None,
             kms_operation: "CreateKey",
-            caller: Some(caller),
+            requester: Some(requester),
         };
         let read = |response: &Response| read_key_metadata(&response.body).map_err(|_| Cause::Malformed);
         let line = self.line(self.host());
@@ -341,7 +344,7 @@ impl KmsModel {
         let Ok(key) = self.key(key) else {
             return Err(Cause::Error(xks_proxy::error::ErrorName::KeyNotFoundException));
         };
-        self.ask_metadata(&key.external_key_id, caller).await
+        self.ask_metadata(&key.external_key_id, caller.into()).await
     }
 
     /// Key number `key` of the store.
@@ -399,16 +402,32 @@ impl KmsModel {
         let context = encryption_context(head.service);
         let malformed = || Cause::Malformed.failure(true);
         let plaintext = self.inner.seal(head, &context).ok_or_else(malformed)?;
-        let aad = head.aad(&context);
+        let aad = self.settings.aad(&head.to_bytes(), &context);
+        let sealed =
+            self.outer_seal(host, &key, (&plaintext, &aad), serial, operation, caller.into()).await?;
+        let blob = pack(head, &sealed).ok_or_else(malformed)?;
+        self.cloudwatch.borrow_mut().note_success(key_number, operation);
+        Ok(blob)
+    }
+
+    /// The outer layer: has the proxy encrypt what the inner layer has made, with these additional data.
+    async fn outer_seal(
+        &self,
+        host: usize,
+        key: &KmsKey,
+        (plaintext, aad): (&[u8], &[u8]),
+        serial: u64,
+        operation: KmsOperation,
+        requester: Requester<'_>,
+    ) -> Result<Sealed, KmsFailure> {
         let cdiv = self.settings.cdiv
             && matches!(
                 operation,
                 KmsOperation::GenerateDataKey | KmsOperation::GenerateDataKeyWithoutPlaintext
             );
-
-        let ask = Ask::Encrypt { plaintext: &plaintext, aad: &aad, cdiv };
+        let ask = Ask::Encrypt { plaintext, aad, cdiv };
         let read = |response: &Response| {
-            let sealed = read_encrypt(&response.body, plaintext.len(), cdiv.then_some(&aad));
+            let sealed = read_encrypt(&response.body, plaintext.len(), cdiv.then_some(aad));
             if cdiv {
                 let violation = match &sealed {
                     Err(Wrong::IntegrityValue(text)) => Some(format!("encryption {serial}: {text}")),
@@ -418,11 +437,8 @@ impl KmsModel {
             }
             sealed.map_err(|_| Cause::Malformed)
         };
-        let purpose = Purpose::of_key(&key, operation, caller);
-        let sealed = self.call_proxy(&self.line(host), purpose, ask, read).await.map_err(Failed::failure)?;
-        let blob = pack(head, &sealed).ok_or_else(malformed)?;
-        self.cloudwatch.borrow_mut().note_success(key_number, operation);
-        Ok(blob)
+        let purpose = Purpose::of_key(key, operation, requester);
+        self.call_proxy(&self.line(host), purpose, ask, read).await.map_err(Failed::failure)
     }
 
     /// The same for Decrypt. `named`: the number of the key that the request names, if it names one.
@@ -434,10 +450,7 @@ impl KmsModel {
     ) -> Result<(), KmsFailure> {
         let (head, sealed, key) = self.resolve(blob)?;
         if named.is_some_and(|named| named != usize::from(head.key)) {
-            return Err(KmsFailure::new(
-                KmsException::IncorrectKey,
-                "The key ID in the request does not identify a CMK that can perform this operation.",
-            ));
+            return Err(incorrect_key());
         }
         let host = self.host();
         self.admit(host, &key, KmsOperation::Decrypt)?;
@@ -466,7 +479,10 @@ impl KmsModel {
     ) -> Result<(), KmsFailure> {
         // The caller presents its own encryption context; only the service that encrypted has the right one.
         let context = encryption_context(caller.service as u32);
-        let aad = head.aad(&context);
+        if !self.settings.context_in_aad && head.service != caller.service as u32 {
+            return Err(KmsFailure::new(KmsException::InvalidCiphertext, ""));
+        }
+        let aad = self.settings.aad(&head.to_bytes(), &context);
         let ask = Ask::Decrypt { sealed, aad: &aad };
         let read = |response: &Response| {
             let plaintext = read_decrypt(&response.body).map_err(|_| Cause::Malformed)?;
@@ -476,7 +492,7 @@ impl KmsModel {
             }
             self.inner.open(head.key, &context, &plaintext).map(|_| ()).ok_or(Cause::InnerLayer)
         };
-        let purpose = Purpose::of_key(key, operation, caller);
+        let purpose = Purpose::of_key(key, operation, caller.into());
         let result = self.call_proxy(&self.line(host), purpose, ask, read).await;
         let refused = Cause::Error(xks_proxy::error::ErrorName::InvalidCiphertextException);
         if head.service == caller.service as u32
@@ -499,7 +515,7 @@ impl KmsModel {
     ) -> Result<(), KmsFailure> {
         let at = self.recorder.now();
         let result = self.decrypt_call(blob, Some(key), caller).await;
-        self.finish(at, KmsOperation::Decrypt, caller, &result);
+        self.finish(at, KmsOperation::Decrypt, caller.service, &result);
         result
     }
 
@@ -516,7 +532,7 @@ impl KmsModel {
     ) -> Result<CiphertextBlob, KmsFailure> {
         let at = self.recorder.now();
         let result = self.re_encrypt_call(blob, key, caller).await;
-        self.finish(at, KmsOperation::ReEncrypt, caller, &result);
+        self.finish(at, KmsOperation::ReEncrypt, caller.service, &result);
         result
     }
 
@@ -566,7 +582,7 @@ impl KmsModel {
     /// Key state, key store state, quotas, in this order: what is refused without a call of the proxy.
     fn admit(&self, host: usize, key: &KmsKey, operation: KmsOperation) -> Result<(), KmsFailure> {
         key.admit(KeyOperation::Cryptographic, self.view(host))?;
-        if !self.is_connected() {
+        if !self.is_connected_for(host) {
             return Err(Cause::NotConnected.failure(true));
         }
         let now = self.recorder.now();
@@ -666,16 +682,16 @@ impl KmsModel {
             } else {
                 purpose.kms_operation
             },
-            principal_arn: purpose.caller.map(|caller| caller.principal_arn),
+            principal_arn: purpose.requester.map(|requester| requester.principal_arn),
             kms_key_arn: purpose.kms_key_arn,
             via_service: match ask {
                 Ask::Encrypt { .. } | Ask::Decrypt { .. } => {
-                    purpose.caller.and_then(|caller| caller.via_service)
+                    purpose.requester.and_then(|requester| requester.via_service)
                 }
                 Ask::Health | Ask::KeyMetadata => None,
             },
             // Only callers that come through a VPC endpoint of their own, never AWS services on their behalf.
-            source_vpc: purpose.caller.is_some_and(|caller| caller.via_service.is_none())
+            source_vpc: purpose.requester.is_some_and(|requester| requester.via_service.is_none())
                 && chance(&mut variation, 0.5),
         };
         let body = ask.body(&metadata, &mut variation);
@@ -711,7 +727,7 @@ impl KmsModel {
         &self,
         at: Duration,
         operation: KmsOperation,
-        caller: &Caller,
+        service: usize,
         result: &Result<T, KmsFailure>,
     ) {
         let mut counters = self.counters.borrow_mut();
@@ -719,7 +735,7 @@ impl KmsModel {
         counters.kms_failures += u64::from(result.is_err());
         drop(counters);
         self.recorder.emit(Event::Kms(KmsEvent {
-            service: caller.service,
+            service,
             operation,
             at,
             took: self.recorder.now().saturating_sub(at),
@@ -737,7 +753,7 @@ impl KmsApi for KmsModel {
         Box::pin(async move {
             let at = self.recorder.now();
             let result = self.encrypt_call(operation, caller).await;
-            self.finish(at, operation, caller, &result);
+            self.finish(at, operation, caller.service, &result);
             result
         })
     }
@@ -750,19 +766,19 @@ impl KmsApi for KmsModel {
         Box::pin(async move {
             let at = self.recorder.now();
             let result = self.decrypt_call(blob, None, caller).await;
-            self.finish(at, KmsOperation::Decrypt, caller, &result);
+            self.finish(at, KmsOperation::Decrypt, caller.service, &result);
             result
         })
     }
 }
 
 impl<'a> Purpose<'a> {
-    fn of_key(key: &'a KmsKey, operation: KmsOperation, caller: &'a Caller) -> Self {
+    fn of_key(key: &'a KmsKey, operation: KmsOperation, requester: Requester<'a>) -> Self {
         Self {
             external_key_id: Some(&key.external_key_id),
             kms_key_arn: Some(&key.arn),
             kms_operation: operation.as_str(),
-            caller: Some(caller),
+            requester: Some(requester),
         }
     }
 }
@@ -786,6 +802,14 @@ impl Drop for HealthPoll {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// The blob was encrypted under another key than the request names.
+fn incorrect_key() -> KmsFailure {
+    KmsFailure::new(
+        KmsException::IncorrectKey,
+        "The key ID in the request does not identify a CMK that can perform this operation.",
+    )
 }
 
 fn outcome(cause: Cause, status: u16) -> XksOutcome {

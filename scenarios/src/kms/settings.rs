@@ -54,6 +54,18 @@ pub struct KmsSettings {
     /// How long a change of a key's state takes to reach the last of KMS's hosts, in milliseconds, at most 3,600,000.
     /// Default 3,000; documented is "a few seconds", sometimes minutes.
     pub propagation_ms: u64,
+    /// How long a connect or a disconnect that is complete takes to reach the last of KMS's hosts, in milliseconds, at
+    /// most 3,600,000; a host that has not heard of it goes by the state before. Default 0, all at once: documented is
+    /// "a few seconds", sometimes minutes, of changes in general, and nothing of the connection in particular (MA-25).
+    pub connection_propagation_ms: u64,
+    /// How long a key that CreateKey has answered takes to become known to the last of KMS's hosts, in milliseconds, at
+    /// most 3,600,000; the others answer cryptographic calls with NotFoundException meanwhile, and management calls are
+    /// served by one that knows. Default 0, all at once; documented is as above (MA-26).
+    pub new_key_propagation_ms: u64,
+    /// Whether a caller's encryption context is part of what the proxy authenticates. Default true: another context is
+    /// then refused by the proxy, which is row 3 of the failure table. If false, KMS compares the context itself and
+    /// answers InvalidCiphertextException without asking the proxy (MA-8).
+    pub context_in_aad: bool,
     /// Whether UpdateCustomKeyStore asks for the proxy's health when only the name changes. Default false (MA-1).
     pub check_on_rename: bool,
     /// Age of the credential at the beginning of the run, in days, 0 to 36,500. Default 0.
@@ -100,6 +112,9 @@ impl Default for KmsSettings {
             disconnect_s: 300,
             credential_spread_s: 60,
             propagation_ms: 3_000,
+            connection_propagation_ms: 0,
+            new_key_propagation_ms: 0,
+            context_in_aad: true,
             check_on_rename: false,
             credential_age_days: 0.0,
             alarm_certificate_days: 10.0,
@@ -138,6 +153,9 @@ impl KmsSettings {
             within("disconnect_s", self.disconnect_s as f64, 0.0, 86_400.0)?;
             within("credential_spread_s", self.credential_spread_s as f64, 0.0, 86_400.0)?;
             within("propagation_ms", self.propagation_ms as f64, 0.0, 3_600_000.0)?;
+            let connection_ms = self.connection_propagation_ms as f64;
+            within("connection_propagation_ms", connection_ms, 0.0, 3_600_000.0)?;
+            within("new_key_propagation_ms", self.new_key_propagation_ms as f64, 0.0, 3_600_000.0)?;
         }
         within("reliability_threshold", self.reliability_threshold, 0.0, 1.0)?;
         for (name, value, most) in [
@@ -197,6 +215,24 @@ impl KmsSettings {
                 self.quota_per_s
             ));
         }
+        if self.connection_propagation_ms > 0 {
+            assumptions.push(format!(
+                "MA-25: the last of KMS's hosts hears of a connect or disconnect {} ms after it is complete",
+                self.connection_propagation_ms
+            ));
+        }
+        if self.new_key_propagation_ms > 0 {
+            assumptions.push(format!(
+                "MA-26: the last of KMS's hosts knows a new key {} ms after CreateKey has answered",
+                self.new_key_propagation_ms
+            ));
+        }
+        if !self.context_in_aad {
+            assumptions.push(
+                "MA-8: KMS compares the encryption context itself, and the proxy does not authenticate it"
+                    .into(),
+            );
+        }
         if self.fail_fast {
             assumptions.push(
                 "MA-20: KMS asks the proxy nothing while its last health check found every key manager unavailable"
@@ -204,6 +240,12 @@ impl KmsSettings {
             );
         }
         assumptions
+    }
+
+    /// `additionalAuthenticatedData` for the proxy: the head of the blob and, if it is to know of it, the caller's
+    /// encryption context (MA-8).
+    pub(super) fn aad(&self, head: &[u8], context: &[u8]) -> Vec<u8> {
+        if self.context_in_aad { [head, context].concat() } else { head.to_vec() }
     }
 
     /// `patience_ms` as a duration.
@@ -214,6 +256,16 @@ impl KmsSettings {
     /// `propagation_ms` as a duration.
     pub fn propagation(&self) -> Duration {
         Duration::from_millis(self.propagation_ms)
+    }
+
+    /// `connection_propagation_ms` as a duration.
+    pub fn connection_propagation(&self) -> Duration {
+        Duration::from_millis(self.connection_propagation_ms)
+    }
+
+    /// `new_key_propagation_ms` as a duration.
+    pub fn new_key_propagation(&self) -> Duration {
+        Duration::from_millis(self.new_key_propagation_ms)
     }
 
     /// `connection_lifetime_s` as a duration, where there is a bound.
@@ -252,6 +304,8 @@ mod tests {
             ("disconnect_s = 86401", "disconnect_s"),
             ("credential_spread_s = 86401", "credential_spread_s"),
             ("propagation_ms = 3600001", "propagation_ms"),
+            ("connection_propagation_ms = 3600001", "connection_propagation_ms"),
+            ("new_key_propagation_ms = 3600001", "new_key_propagation_ms"),
             ("alarm_latency_ms = -1", "alarm_latency_ms"),
             ("alarm_degraded_managers = 11", "alarm_degraded_managers"),
             ("credential_age_days = nan", "credential_age_days"),

@@ -22,9 +22,25 @@ impl Place<'_> {
 
     /// `otherwise` is the place of an error that does not know its own.
     pub(super) fn toml_error(&self, error: &toml::de::Error, otherwise: usize) -> ScenarioError {
+        let span = error.span();
+        let offset = span.as_ref().map_or(otherwise, |span| span.start);
         let message = in_plain_words(&error.message().trim().replace('\n', "; "));
+        if message.contains("string, expected") || message.contains("string values must be quoted") {
+            return self.at(offset, format!("{}({message})", self.unquoted(offset)));
+        }
         let hint = nearest_in(&message).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        self.at(error.span().map_or(otherwise, |span| span.start), format!("{message}{hint}"))
+        self.at(offset, format!("{message}{hint}"))
+    }
+
+    /// What to write in a line whose text in quotation marks is not one, with the key of that line if it has one.
+    fn unquoted(&self, offset: usize) -> String {
+        let line = self.text.lines().nth(self.line(offset).saturating_sub(1)).unwrap_or_default();
+        let key = line.split_once('=').map(|(key, _)| key.trim()).filter(|key| !key.is_empty());
+        let (about, key) = key.map_or((String::new(), "key"), |key| (format!("the value of {key}: "), key));
+        format!(
+            "{about}text stands in double quotes that open and close in its line, such as {key} = \"…\", with \\\" for a \
+             quote in it "
+        )
     }
 }
 

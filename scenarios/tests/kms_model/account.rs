@@ -30,11 +30,11 @@ pub(crate) struct Site {
     pub(crate) pipes: Rc<Pipes>,
 }
 
-struct Names(Rc<Pipes>);
+struct Names(Rc<Pipes>, Option<ClientTls>);
 
 impl Endpoints for Names {
     fn open(&self, host: &str) -> Option<(Rc<dyn Dial>, Option<ClientTls>)> {
-        (!host.ends_with("unknown.example")).then(|| (Rc::clone(&self.0) as Rc<dyn Dial>, None))
+        (!host.ends_with("unknown.example")).then(|| (Rc::clone(&self.0) as Rc<dyn Dial>, self.1.clone()))
     }
 }
 
@@ -45,15 +45,20 @@ pub(crate) fn site(settings: KmsSettings) -> Site {
         let proxy = Rc::clone(&server);
         tokio::task::spawn_local(async move { proxy.run(stream).await });
     });
+    let account = account(settings, Rc::clone(&pipes), None);
+    Site { account, proxy, pipes }
+}
+
+/// The account alone, of a KMS that reaches every proxy through `pipes`.
+pub(crate) fn account(settings: KmsSettings, pipes: Rc<Pipes>, tls: Option<ClientTls>) -> Account {
     let doors = AccountDoors {
-        endpoints: Rc::new(Names(Rc::clone(&pipes))),
+        endpoints: Rc::new(Names(pipes, tls)),
         clock: Rc::new(|_host: usize, at: Duration| UnixTime(Duration::from_secs(BEGIN_SECS) + at)),
         recorder: Rc::new(Tape::new()) as Rc<dyn Recorder>,
         violations: Rc::default(),
     };
     let random = ChaCha20Rng::from_seed([9; 32]);
-    let account = Account::new("111122223333", "eu-west-1", settings, doors, random).unwrap();
-    Site { account, proxy, pipes }
+    Account::new("111122223333", "eu-west-1", settings, doors, random).unwrap()
 }
 
 pub(crate) fn public_proxy(path: &str) -> ProxyConfiguration {

@@ -2,10 +2,11 @@
 //! UpdateCustomKeyStore, ConnectCustomKeyStore, CreateKey, and cryptographic operations with a reliable and an
 //! unreliable proxy. Classes and messages stand here as in the document, word for word.
 
-use crate::account::{Site, public_proxy, site};
+use crate::account::{Site, account, public_proxy, site};
 use crate::scripted::{Proxy, Reply, error, health, one_host, scripted, tls};
 use crate::support::{ACCESS_KEY_ID, CALLER, Connect, SECRET, World, simulate};
 use Provoked::*;
+use scenarios::kms::account::Which;
 use scenarios::kms::key::KeyState;
 use scenarios::kms::lifecycle::ConnectionState;
 use scenarios::kms::settings::KmsSettings;
@@ -382,11 +383,18 @@ fn update_says_what_the_table_says_and_changes_nothing() {
 fn create_custom_key_store_says_what_the_table_says() {
     simulate(async {
         for row in &TABLE {
-            if matches!(row.row, 4 | 15 | 18 | 20) {
+            if matches!(row.row, 4 | 18 | 20) {
                 continue;
             }
-            let Site { account, proxy, pipes, .. } = site(KmsSettings { hosts: 1, ..KmsSettings::default() });
+            let settings = KmsSettings { hosts: 1, ..KmsSettings::default() };
+            let Site { account, proxy, pipes, .. } = if row.provoked == NoTls {
+                let (pipes, tls, proxy) = tls::network("other.example", false);
+                Site { account: account(settings, Rc::clone(&pipes), Some(tls)), proxy, pipes }
+            } else {
+                site(settings)
+            };
             match row.provoked {
+                NoTls => {}
                 NoConnection => pipes.behaviour.set(Connect::Refuse),
                 Error(status, name) => proxy.always(error(status, name)),
                 Silence => proxy.always(Reply::Silence),
@@ -397,7 +405,8 @@ fn create_custom_key_store_says_what_the_table_says() {
                 account.create_custom_key_store("store", public_proxy("example"), Secret::new(SECRET.into()));
             let failure = create.await.unwrap_err();
             assert_eq!(said(&failure), or_not_understood(row, row.key_store));
-            if row.provoked != NoConnection {
+            assert!(account.describe_custom_key_stores(Which::All, 10, None).unwrap().0.is_empty());
+            if row.provoked != NoConnection && row.provoked != NoTls {
                 let operation = &proxy.last().body["requestMetadata"]["kmsOperation"];
                 assert_eq!(operation, &json!("CreateCustomKeyStore"));
             }

@@ -772,6 +772,12 @@ pub(crate) mod tls {
 
     /// A KMS that wants TLS with a certificate for `name`, and a proxy that has one for proxy.example.
     pub(crate) fn over_tls(name: &'static str, plain_server: bool) -> (World, Rc<Proxy>) {
+        let (pipes, tls, proxy) = network(name, plain_server);
+        (world(one_host(), pipes, Some(tls), 1), proxy)
+    }
+
+    /// The network and the TLS of such a KMS alone, and the proxy.
+    pub(crate) fn network(name: &'static str, plain_server: bool) -> (Rc<Pipes>, ClientTls, Rc<Proxy>) {
         let made = rcgen::generate_simple_self_signed(["proxy.example".to_owned()]).unwrap();
         let certificate = made.cert.der().clone();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -805,7 +811,7 @@ pub(crate) mod tls {
                 }
             });
         });
-        (world(one_host(), pipes, Some(tls), 1), proxy)
+        (pipes, tls, proxy)
     }
 
     #[test]

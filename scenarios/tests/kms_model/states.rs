@@ -78,6 +78,46 @@ fn a_disabled_key_works_on_until_every_host_has_heard() {
 }
 
 #[test]
+fn a_disconnect_reaches_the_hosts_one_after_another_where_told_to() {
+    simulate(async {
+        for (connection_propagation_ms, at_once) in [(0, true), (3_000, false)] {
+            let settings = KmsSettings { hosts: 3, connection_propagation_ms, ..one_host() };
+            let (world, _proxy) = scripted(settings);
+            world.kms.disconnect().unwrap();
+            let mut served = [0; 4];
+            for second in &mut served {
+                for _ in 0..100 {
+                    *second += u32::from(call(&world).await.is_ok());
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+            if at_once {
+                assert_eq!(served, [0; 4], "MA-25");
+            } else {
+                assert!(served[0] == 100 && served[1] > served[2] && served[2] > 0, "{served:?}");
+                assert_eq!(served[3], 0);
+            }
+        }
+    });
+}
+
+#[test]
+fn another_context_is_refused_by_the_proxy_or_by_kms_itself() {
+    simulate(async {
+        for context_in_aad in [true, false] {
+            let (world, proxy) = scripted(KmsSettings { context_in_aad, ..one_host() });
+            let blob = world.kms.encrypt(KmsOperation::Encrypt, &CALLER).await.unwrap();
+            world.kms.decrypt(&blob, &CALLER).await.unwrap();
+            let heard = proxy.heard();
+            let failure = world.kms.decrypt(&blob, &OTHER_CALLER).await.unwrap_err();
+            let expected = if context_in_aad { (E::KmsInvalidState, 3) } else { (E::InvalidCiphertext, 0) };
+            assert_eq!((failure.exception, failure.row), expected, "MA-8");
+            assert_eq!(proxy.heard() - heard, usize::from(context_in_aad));
+        }
+    });
+}
+
+#[test]
 fn re_encrypt_calls_the_proxy_twice_and_the_quota_once() {
     simulate(async {
         let (world, proxy) = scripted(KmsSettings { quota_per_s: 2, ..one_host() });

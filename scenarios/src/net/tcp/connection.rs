@@ -183,6 +183,8 @@ impl Connection {
         let first = segment.segment.take();
         if known.is_none_or(|known| arrives < known) {
             (segment.arrives, segment.delivered_sent) = (Some(arrives), now);
+        } else {
+            segment.copy = Some((now, arrives));
         }
         let manner = match (first, known) {
             (Some(segment), _) => {

@@ -45,7 +45,12 @@ pub(super) struct InFlight {
     /// The copy that arrived was sent then.
     pub(super) delivered_sent: Duration,
     pub(super) arrives: Option<Duration>,
+    /// When the latest copy was sent that arrives after the first, and when that is.
+    pub(super) copy: Option<(Duration, Duration)>,
     pub(super) ack: Ack,
+    /// What the timestamp (RFC 7323) of that acknowledgement echoes: when the latest copy was sent that the receiver had
+    /// then. A round trip is measured from there, so that an answer to a copy is not taken for one to the first.
+    echoed: Duration,
     /// The sender has its acknowledgement, as a SACK if the segment is still here.
     known: bool,
     /// The sender takes it for lost, and will send it again.
@@ -212,7 +217,9 @@ impl Sender {
             sent: now,
             delivered_sent: now,
             arrives: None,
+            copy: None,
             ack: Ack::Missing,
+            echoed: now,
             known: false,
             lost: false,
         });
@@ -226,6 +233,8 @@ impl Sender {
             let known_before = matches!(segment.ack, Ack::At(at) if at <= arrives);
             if had && !known_before {
                 segment.ack = Ack::At(arrives);
+                let copy = segment.copy.filter(|(_, arrived)| *arrived <= sent_at);
+                segment.echoed = copy.map_or(segment.delivered_sent, |(sent, _)| sent);
             }
         }
     }
@@ -266,14 +275,13 @@ impl Sender {
         let full = self.flight.len() * 2 >= self.window as usize;
         let mut measured = None;
         while self.flight.front().is_some_and(|first| first.known) {
-            let Some(InFlight { ack: Ack::At(at), delivered_sent, number, .. }) = self.flight.pop_front()
-            else {
+            let Some(InFlight { ack: Ack::At(at), echoed, number, .. }) = self.flight.pop_front() else {
                 return;
             };
             // One measurement for each acknowledgement, by its first segment.
             if measured != Some(at) {
                 measured = Some(at);
-                self.round_trip.measure(at.saturating_sub(delivered_sent), number + 1, self.next);
+                self.round_trip.measure(at.saturating_sub(echoed), number + 1, self.next);
             }
             self.doublings = 0;
             if at >= self.timer_from {
