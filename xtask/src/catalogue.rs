@@ -51,8 +51,8 @@ pub(crate) fn perform(words: &[&str]) -> Outcome {
     let pinned_path = workspace().join("scenarios/catalogue/digests.txt");
     let pinned = if request.renew { BTreeMap::new() } else { read(&pinned_path)? };
     let mut jobs: VecDeque<Job> = VecDeque::new();
-    for seed in 1..=request.seeds {
-        jobs.extend(names.iter().map(|name| (name.clone(), seed)));
+    for name in &names {
+        jobs.extend((1..=request.seeds).map(|seed| (name.clone(), seed)));
     }
     let total = jobs.len();
     let (queue, done) = (Mutex::new(jobs), Mutex::new(BTreeMap::new()));
