@@ -38,7 +38,7 @@
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
-//! | [`sweep`], [`statistics`] | "what if?": many runs, and what they say together |
+//! | [`sweep`], [`compare`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
@@ -53,6 +53,7 @@ compile_error!(
 pub mod balancer;
 pub mod catalogue;
 pub mod clock;
+pub mod compare;
 pub mod environment;
 pub mod explain;
 pub mod fault;
