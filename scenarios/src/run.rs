@@ -6,6 +6,7 @@
 use crate::clock;
 use crate::invariants;
 use crate::kms::cloudwatch::CloudWatch;
+use crate::net::capture::CaptureSummary;
 use crate::recording::{Phase, ServiceFigures};
 use crate::result::{
     AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, PhaseResult, RangSpan, RunResult,
@@ -26,6 +27,8 @@ pub struct Ran {
     pub events: u64,
     /// The trace, if [`Options::keep_lines`] was set.
     pub lines: Option<Vec<String>>,
+    /// What came of [`Options::capture`].
+    pub capture: Option<CaptureSummary>,
 }
 
 /// Runs a scenario.
@@ -70,7 +73,7 @@ fn tolls(counted: &[Counted]) -> Vec<Toll> {
 }
 
 fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remains) -> Ran {
-    let Remains { finished, narratives, interrupted_at, violations, cloudwatch } = remains;
+    let Remains { finished, narratives, interrupted_at, violations, cloudwatch, capture } = remains;
     let span = scenario.fault_span();
     let services: Vec<ServiceResult> = scenario
         .services
@@ -155,7 +158,7 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
     for expectation in &scenario.expectations {
         check_expectation(expectation, scenario, &finished, &mut result);
     }
-    Ran { result, events: finished.events, lines: finished.lines }
+    Ran { result, events: finished.events, lines: finished.lines, capture }
 }
 
 /// `all` makes of a number of simulated requests the number that they represent.

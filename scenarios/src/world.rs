@@ -20,6 +20,7 @@ use crate::kms::cloudwatch::CloudWatch;
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
 use crate::kms::violations::Violations;
 use crate::kms::{KmsApi, KmsOperation};
+use crate::net::capture::{Capture, CaptureFile, CaptureSettings, CaptureSummary};
 use crate::net::link::{Link, LinkSettings};
 use crate::net::tcp::Network;
 use crate::processor::Processor;
@@ -85,6 +86,8 @@ pub struct Options {
     pub hsm_wrapper: Option<HsmWrapper>,
     /// Stands between KMS and the load balancer; a test plants its defects on the wire here.
     pub dial_wrapper: Option<DialWrapper>,
+    /// Where the packets of the simulated network are written down.
+    pub capture: Option<CaptureFile>,
 }
 
 impl Options {
@@ -98,6 +101,7 @@ impl Options {
             interrupted: Arc::default(),
             hsm_wrapper: None,
             dial_wrapper: None,
+            capture: None,
         }
     }
 
@@ -120,6 +124,8 @@ pub struct Remains {
     pub violations: Rc<Violations>,
     /// What CloudWatch showed of the key store when the figures were closed.
     pub cloudwatch: CloudWatch,
+    /// What came of [`Options::capture`].
+    pub capture: Option<CaptureSummary>,
 }
 
 /// Runs the scenario from the first second to the last answer.
@@ -142,7 +148,11 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         )
         .map_err(|error| error.to_string())?,
     );
-    let network = Network::new(clock.clone());
+    let capture = begin_capture(&clock, scenario, options)?;
+    let network = match &capture {
+        Some(capture) => Network::new(clock.clone()).captured_by(capture.clone()),
+        None => Network::new(clock.clone()),
+    };
     let ledger = IvLedger::new();
     let hsms = hsms::build(&clock, scenario, options, &ledger)?;
     let deadline = Duration::from_secs_f64(scenario.proxy.deadline_ms / 1_000.0);
@@ -325,7 +335,8 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             let finished = recording.finish(scenario.kms.patience());
             let (narratives, cloudwatch) = (narratives(&handles, &finished), kms.cloudwatch());
             let interrupted_at = Some(clock.now());
-            return Ok(Remains { finished, narratives, interrupted_at, violations, cloudwatch });
+            let capture = end_capture(capture, options)?;
+            return Ok(Remains { finished, narratives, interrupted_at, violations, cloudwatch, capture });
         }
     }
     let answered = async {
@@ -365,7 +376,28 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     violations.check_many(X8, ledger.encryptions(), violation.map(|text| (clock.now(), text)));
 
     let narratives = narratives(&handles, &finished);
-    Ok(Remains { finished, narratives, interrupted_at: None, violations, cloudwatch })
+    let capture = end_capture(capture, options)?;
+    Ok(Remains { finished, narratives, interrupted_at: None, violations, cloudwatch, capture })
+}
+
+fn begin_capture(clock: &Clock, scenario: &Scenario, options: &Options) -> Result<Option<Capture>, String> {
+    let Some(file) = &options.capture else { return Ok(None) };
+    let settings = CaptureSettings {
+        proxy_port: if scenario.topology.tls == TlsVersion::Off { 80 } else { 443 },
+        until: scenario.duration,
+        bytes_max: file.bytes_max,
+    };
+    let begun = (file.open)().and_then(|opened| Capture::new(clock.clone(), opened, settings));
+    begun.map(Some).map_err(|error| capture_failed(file, &error))
+}
+
+fn end_capture(capture: Option<Capture>, options: &Options) -> Result<Option<CaptureSummary>, String> {
+    let (Some(capture), Some(file)) = (capture, &options.capture) else { return Ok(None) };
+    capture.finish().map(Some).map_err(|error| capture_failed(file, &error))
+}
+
+fn capture_failed(file: &CaptureFile, error: &std::io::Error) -> String {
+    format!("cannot write the capture {}: {error}; choose another file with --pcap", file.name)
 }
 
 fn narratives(handles: &[ServiceHandle], finished: &Finished) -> Vec<Narrative> {

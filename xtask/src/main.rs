@@ -119,6 +119,7 @@ fn test() -> Outcome {
     prometheus::ensure()?;
     apt::ensure("curl")?;
     apt::ensure("openssl")?;
+    apt::ensure("tshark")?;
     run(cargo().args(["test", "--workspace", "--all-features"]))
 }
 

@@ -4,13 +4,19 @@ use super::exit;
 use super::files::{load, write_whole};
 use super::interrupt::heed_ctrl_c;
 use super::terminal::{clear_progress, progress, say, style};
+use scenarios::net::capture::{CaptureFile, CaptureSummary};
 use scenarios::report;
 use scenarios::result::RunResult;
 use scenarios::world::Options;
 use scenarios::{real_hsm, run};
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// Wireshark takes minutes for more.
+const PCAP_BYTES_MAX: u64 = 100_000_000;
 
 /// What to run, and what to do with the result.
 #[derive(clap::Args)]
@@ -26,6 +32,14 @@ pub(crate) struct RunArguments {
     /// Run twice and compare event by event; exit with 3 and the first difference if there is one.
     #[arg(long)]
     check_determinism: bool,
+    /// Write the simulated traffic down for Wireshark, in pcapng: every packet as its sender sends it, lost ones with a
+    /// comment.
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Where that file ends, at the latest.
+    #[arg(long, value_name = "BYTES", requires = "pcap", default_value_t = PCAP_BYTES_MAX,
+          value_parser = clap::value_parser!(u64).range(1_024..))]
+    pcap_bytes_max: u64,
     /// What stands behind each simulated HSM: `emulated`, or `pkcs11:MODULE` for a real PKCS#11 library, called
     /// inline. SoftHSM2 gets a throwaway token of its own; any other module needs --token-label and --pin-file.
     #[arg(long, value_name = "HSM", default_value = "emulated")]
@@ -86,20 +100,21 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
     let command = command_line(arguments);
     let interrupted = Arc::new(AtomicBool::new(false));
     heed_ctrl_c(Arc::clone(&interrupted));
-    let once = |keep_lines: bool, what: &str| {
+    let once = |keep_lines: bool, capture: Option<CaptureFile>, what: &str| {
         let mut options = Options::new(arguments.seed);
         options.interrupted = Arc::clone(&interrupted);
         options.keep_lines = keep_lines;
+        options.capture = capture;
         options.engine = engine.as_ref().map(real_hsm::Opened::maker);
         options.progress = progress(what, scenario.duration);
         let ran = run::run(&scenario, &options, &command, &hsm_in_words);
         clear_progress();
         ran
     };
-    let ran = once(arguments.check_determinism, "simulated")?;
+    let ran = once(arguments.check_determinism, capture(arguments), "simulated")?;
     let whole = ran.result.interrupted_at_ms.is_none();
     if arguments.check_determinism && whole {
-        let second = once(true, "second run: simulated")?;
+        let second = once(true, None, "second run: simulated")?;
         if second.result.interrupted_at_ms.is_some() {
             return Err(
                 "interrupted in the second run: nothing has been compared, and no report written".into()
@@ -130,6 +145,9 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
     if !held && whole {
         text.push_str(&format!("to see this again: {}\n", result.command));
     }
+    if let (Some(summary), Some(file)) = (&ran.capture, &arguments.pcap) {
+        text.push_str(&capture_in_words(summary, file, arguments.pcap_bytes_max));
+    }
     text.push_str(&format!("report: {}\ndigest: {}\n", page.display(), result.digest));
     say(&text)?;
     Ok(match (whole, held) {
@@ -137,6 +155,26 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
         (true, true) => exit::HELD,
         (true, false) => exit::VIOLATED,
     })
+}
+
+fn capture(arguments: &RunArguments) -> Option<CaptureFile> {
+    let file = arguments.pcap.clone()?;
+    Some(CaptureFile {
+        name: file.display().to_string(),
+        open: Box::new(move || Ok(Box::new(BufWriter::new(File::create(&file)?)))),
+        bytes_max: arguments.pcap_bytes_max,
+    })
+}
+
+fn capture_in_words(summary: &CaptureSummary, file: &Path, bytes_max: u64) -> String {
+    let end = match summary.full_at {
+        Some(at) => format!(
+            "; it ends at {:.3} s, where the next packet would exceed {bytes_max} bytes (--pcap-bytes-max)",
+            at.as_secs_f64()
+        ),
+        None => String::new(),
+    };
+    format!("capture: {}, {} packets{end}\n", file.display(), summary.packets)
 }
 
 fn all_held(result: &RunResult) -> bool {
