@@ -593,6 +593,10 @@ mod tests {
                 manual: Vec::new(),
                 ok: Vec::new(),
                 failed: Vec::new(),
+                cached: Vec::new(),
+                held: Vec::new(),
+                retries: Vec::new(),
+                exceptions: Vec::new(),
             };
             service.ok.push(ok);
             service.failed.push(failed);
