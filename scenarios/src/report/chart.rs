@@ -154,7 +154,6 @@ impl Axis {
                 path.part-kms d=(area(&ok, 100.0)) {}
                 path.part-cache d=(area(&cached, 100.0)) {}
                 path.part-held d=(area(&held, 100.0)) {}
-                path.line-part d=(steps(&cached)) {}
             }))
             (self.edges(result))
             line.cursor y1="0" y2="100%" {}

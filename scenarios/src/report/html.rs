@@ -451,10 +451,10 @@ fn detail(result: &RunResult, axis: &Axis, index: usize, service: &ServiceResult
                     div.name {
                         "How they were served"
                         span.key {
-                            span.kkms { "by KMS" }
-                            span.kcache { "from a cached key" }
-                            span.kheld { "by a held key" }
-                            span.kfailed { "not at all" }
+                            @if kms > 0 { span.kkms { "by KMS" } }
+                            @if service.from_cache > 0 { span.kcache { "from a cached key" } }
+                            @if service.from_held_key > 0 { span.kheld { "by a held key" } }
+                            @if service.failures > 0 { span.kfailed { "not at all" } }
                         }
                     }
                     div.scale { (part_labels()) }
@@ -508,7 +508,11 @@ fn counts_row(result: &RunResult, axis: &Axis, id: &str, whose: &str, plot: &Cou
     html! {
         div.row.tall {
             div.name {
-                (plot.name)
+                // A long name of an exception breaks before its last word.
+                @match plot.name.strip_suffix("Exception") {
+                    Some(stem) => { (stem) wbr; "Exception" }
+                    None => { (plot.name) }
+                }
                 @if plot.lines.len() > 1 {
                     span.key { @for (class, noun, _) in &plot.lines { span class=(format!("k-{class}")) { (noun) } } }
                 }

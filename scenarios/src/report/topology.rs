@@ -74,11 +74,11 @@ pub(super) fn picture(result: &RunResult) -> Markup {
                         x2=(middle((proxy + nth) % hsm_count.max(1), hsm_count)) y2=(hsms) {}
                 }
             }
-            text.words x=(WIDTH / 2.0) y=(proxy_words) text-anchor="middle" {
+            text.words.on-wire x=(WIDTH / 2.0) y=(proxy_words) text-anchor="middle" {
                 (plural(world.proxies, "proxy", "proxies")) " · " (counted(world.proxy_cores, "core"))
                 " · answers within " (set_ms(world.deadline_ms))
             }
-            text.words x=(WIDTH / 2.0) y=(proxy_words + 26.0) text-anchor="middle" {
+            text.words.on-wire x=(WIDTH / 2.0) y=(proxy_words + 26.0) text-anchor="middle" {
                 @match world.hsm_rtt_ms {
                     Some(rtt_ms) => { "network of the HSMs: " (set_ms(rtt_ms)) " round trip" }
                     None => { "the way to the HSM is part of its time" }
