@@ -66,7 +66,8 @@ fn clock(time: Duration) -> String {
     }
 }
 
-fn wrap(text: &str, width: usize) -> String {
+/// Broken between words into lines of at most so many characters, as far as words are shorter.
+pub(crate) fn wrap(text: &str, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         match lines.last_mut() {

@@ -38,7 +38,7 @@
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`gauges`], [`invariants`] | what happened, its digest, how full it was, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
-//! | [`sweep`], [`statistics`] | "what if?": many runs, and what they say together |
+//! | [`sweep`], [`compare`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
@@ -53,6 +53,7 @@ compile_error!(
 pub mod balancer;
 pub mod catalogue;
 pub mod clock;
+pub mod compare;
 pub mod environment;
 pub mod explain;
 pub mod fault;
@@ -71,6 +72,7 @@ pub mod result;
 pub mod run;
 pub mod scenario;
 pub mod services;
+mod sha256;
 mod sheet;
 pub mod simulated_tls;
 pub mod statistics;

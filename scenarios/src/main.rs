@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod commands;
 
 use clap::{Parser, Subcommand};
-use commands::{exit, fuzz, list, run, show, sweep};
+use commands::{compare, exit, fuzz, list, run, show, sweep};
 use std::process::ExitCode;
 
 /// Simulates an AWS KMS External Key Store in trouble: the real proxy core between a model of KMS with its downstream
@@ -38,6 +38,8 @@ enum Command {
     },
     /// Turn one or two knobs of a scenario and see where it stops to hold: a chart or a heat map, and the limit.
     Sweep(sweep::SweepArguments),
+    /// Set two runs or sweeps side by side, and say which differences are beyond chance.
+    Compare(compare::CompareArguments),
     /// Send malformed, forged and hostile requests to a running XKS proxy, yours or your vendor's, and judge the answers.
     Fuzz(fuzz::FuzzArguments),
 }
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::List => list::perform(),
         Command::Show { scenario } => show::perform(&scenario),
         Command::Sweep(arguments) => sweep::perform(&arguments),
+        Command::Compare(arguments) => compare::perform(&arguments),
         Command::Fuzz(arguments) => fuzz::perform(&arguments),
     };
     ExitCode::from(outcome.unwrap_or_else(|message| {

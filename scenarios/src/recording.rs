@@ -6,12 +6,14 @@
 use crate::kms::{KmsException, KmsFailure};
 use crate::result::{ErrorCount, Percentiles, XksResult};
 use crate::services::ServiceStats;
+use crate::sha256;
 use crate::trace::{Event, Recorder, ServiceOutcome, XksOutcome};
+use aws_lc_rs::digest::{Context, SHA256};
 use hdrhistogram::Histogram;
-use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 /// Lines that a determinism check keeps; beyond, the digest alone tells.
@@ -100,7 +102,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// Orders KMS failures in a map: exception, row and message.
-pub type KmsFailureKey = (KmsException, u8, std::borrow::Cow<'static, str>);
+pub type KmsFailureKey = (KmsException, u8, Cow<'static, str>);
 
 /// The figures and the digest of a run.
 pub struct Recording {
@@ -114,7 +116,7 @@ pub struct Recording {
 }
 
 struct Inner {
-    hash: Sha256,
+    hash: Context,
     line: String,
     lines: Option<Vec<String>>,
     events: u64,
@@ -204,7 +206,7 @@ impl Recording {
             faults,
             bucket,
             inner: RefCell::new(Inner {
-                hash: Sha256::new(),
+                hash: Context::new(&SHA256),
                 line: String::with_capacity(256),
                 lines: keep_lines.then(Vec::new),
                 events: 0,
@@ -252,13 +254,13 @@ impl Recording {
         let mut inner = self.inner.borrow_mut();
         let inner = &mut *inner;
         inner.xks.close_bucket();
-        let digest = std::mem::take(&mut inner.hash).finalize();
+        let digest = sha256::finish(std::mem::replace(&mut inner.hash, Context::new(&SHA256)));
         let mut outcomes: Vec<(String, u64)> = inner
             .xks
             .outcomes
             .iter()
             .filter(|(outcome, _)| **outcome != XksOutcome::Ok)
-            .map(|(outcome, count)| (outcome_in_words(*outcome), *count))
+            .map(|(outcome, count)| (outcome_in_words(*outcome).into_owned(), *count))
             .collect();
         outcomes.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
         Finished {
@@ -373,7 +375,7 @@ fn count_in(series: &mut [u64], bucket: usize) {
 
 /// Number of the bucket that holds this time.
 pub(crate) fn index(at: Duration, bucket: Duration) -> usize {
-    usize::try_from(at.as_nanos() / bucket.as_nanos().max(1)).unwrap_or(usize::MAX)
+    usize::try_from(nanoseconds(at) / nanoseconds(bucket).max(1)).unwrap_or(usize::MAX)
 }
 
 /// When a request came in, as far as it matters to the figures.
@@ -517,10 +519,10 @@ fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
     }
 }
 
-fn outcome_in_words(outcome: XksOutcome) -> String {
+fn outcome_in_words(outcome: XksOutcome) -> Cow<'static, str> {
     match outcome {
         XksOutcome::Ok => "answered".into(),
-        XksOutcome::Error { name, status } => format!("{} ({status})", name.as_str()),
+        XksOutcome::Error { name, status } => format!("{} ({status})", name.as_str()).into(),
         XksOutcome::NoConnection => "no TCP connection".into(),
         XksOutcome::NoTls => "no TLS connection".into(),
         XksOutcome::TimedOut => "no answer in time".into(),
@@ -528,13 +530,27 @@ fn outcome_in_words(outcome: XksOutcome) -> String {
     }
 }
 
+/// Every event has three of these, and a `u64` is written several times as fast as the `u128` of [`Duration::as_nanos`]; it
+/// holds 584 years.
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
+}
+
+/// How a KMS call ended, written without a string of its own.
+struct Ending<'a>(&'a Option<KmsFailure>);
+
+impl fmt::Display for Ending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("ok"),
+            Some(failure) => write!(f, "{} row {}", failure.exception.as_str(), failure.row),
+        }
+    }
+}
+
 /// One event as a line. Whatever may differ between equal runs stays out.
 fn write_line(line: &mut String, now: Duration, event: &Event) {
-    let failure = |failure: &Option<KmsFailure>| match failure {
-        None => String::from("ok"),
-        Some(failure) => format!("{} row {}", failure.exception.as_str(), failure.row),
-    };
-    let now_ns = now.as_nanos();
+    let now_ns = nanoseconds(now);
     // Writing to a String cannot fail.
     let _ = match event {
         Event::Service(event) => {
@@ -542,15 +558,15 @@ fn write_line(line: &mut String, now: Duration, event: &Event) {
                 line,
                 "{now_ns} service {} at {} took {} ",
                 event.service,
-                event.at.as_nanos(),
-                event.took.as_nanos()
+                nanoseconds(event.at),
+                nanoseconds(event.took)
             );
             match &event.outcome {
                 ServiceOutcome::ServedByKms => writeln!(line, "kms"),
                 ServiceOutcome::ServedFromCache => writeln!(line, "cache"),
                 ServiceOutcome::ServedByHeldKey => writeln!(line, "held key"),
                 ServiceOutcome::Failed { visible, kms, attempts } => {
-                    writeln!(line, "failed after {attempts}: {visible}: {}", failure(kms))
+                    writeln!(line, "failed after {attempts}: {visible}: {}", Ending(kms))
                 }
             }
         }
@@ -559,16 +575,16 @@ fn write_line(line: &mut String, now: Duration, event: &Event) {
             "{now_ns} kms {} for service {} at {} took {} {}",
             event.operation.as_str(),
             event.service,
-            event.at.as_nanos(),
-            event.took.as_nanos(),
-            failure(&event.failure)
+            nanoseconds(event.at),
+            nanoseconds(event.took),
+            Ending(&event.failure)
         ),
         Event::Xks(event) => writeln!(
             line,
             "{now_ns} xks from host {} at {} took {} {}{}",
             event.kms_host,
-            event.at.as_nanos(),
-            event.took.as_nanos(),
+            nanoseconds(event.at),
+            nanoseconds(event.took),
             outcome_in_words(event.outcome),
             if event.fresh_connection { " on a new connection" } else { "" }
         ),

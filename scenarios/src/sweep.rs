@@ -14,6 +14,7 @@
 //! | [`find`] | and, more closely, by bisection |
 //! | [`outcome`] | all of it, as `sweep.json` and `sweep.csv` |
 //! | `page`, `screen` | for a browser and for a terminal |
+//! | `words` | numbers as people write them |
 
 pub mod cliff;
 pub mod crew;
@@ -26,6 +27,7 @@ pub mod point;
 mod screen;
 pub mod slo;
 pub mod vary;
+pub(crate) mod words;
 
 pub use outcome::Sweep;
 pub use plan::Plan;

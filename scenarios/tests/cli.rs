@@ -155,7 +155,11 @@ fn an_unknown_scenario_gets_the_nearest_name() {
 fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let cases = [
-        ("title = \"x\"\nduratoin_s = 10\n", ":2: ", "did you mean `duration_s`?"),
+        (
+            "title = \"x\"\nduratoin_s = 10\n",
+            ":2: ",
+            "unknown key `duratoin_s`: did you mean `duration_s`? Known here are ",
+        ),
         ("title = \"x\"\n", ":1: ", "missing field `duration_s`"),
         ("title = \"x\"\nduration_s = -1\n", ":2: ", "duration_s is above 0"),
         ("title = \"x\"\nduration_s = nan\n", ":2: ", "duration_s is above 0"),
@@ -234,7 +238,7 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
             "idle_expiry_min_s",
         ),
         ("rate_per_s = 3\n", ":3: ", "a [[service]] needs its kind, one of `s3`, "),
-        ("rate_per_s = 3\nkind = 7\n", ":5: ", "kind is one of `s3`, "),
+        ("rate_per_s = 3\nkind = 7\n", ":5: ", "kind is text in quotation marks, one of `s3`, "),
         ("rate_per_s = 3\nkind = \"lamda\"\n", ":5: ", "did you mean `lambda`?"),
         (
             "kind = \"ebs\"\n[[service]]\nkind = \"s3\"\n# objcts\nobjcts = 3\n",

@@ -44,6 +44,22 @@ pub(crate) fn load(scenario: &str) -> Result<Scenario, String> {
     Scenario::parse(&name, scenario, &text).map_err(|error| error.to_string())
 }
 
+/// The largest result that is read back: a sweep of as many runs as there can be.
+const RESULT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// A file that an earlier command has left, as text.
+///
+/// # Errors
+/// In words: no such file, too large, not text.
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
+    let wrong = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let size = std::fs::metadata(path).map_err(wrong)?.len();
+    if size > RESULT_BYTES_MAX {
+        return Err(format!("{} has {size} bytes; at most {RESULT_BYTES_MAX} are read", path.display()));
+    }
+    std::fs::read_to_string(path).map_err(wrong)
+}
+
 /// The path that a scenario's own files are looked for beside: its file, or that of the catalogue.
 pub(crate) fn origin(scenario: &str) -> String {
     match catalogue::find(scenario) {
