@@ -36,7 +36,7 @@
 //! | [`fault`], [`scenario`], [`catalogue`] | what goes wrong, and the files that say so |
 //! | [`intruder`] | somebody without a credential |
 //! | [`world`] | all of it together; start at [`world::live`] |
-//! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
+//! | [`trace`], [`recording`], [`gauges`], [`invariants`] | what happened, its digest, how full it was, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
 //! | [`sweep`], [`compare`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
@@ -57,6 +57,7 @@ pub mod compare;
 pub mod environment;
 pub mod explain;
 pub mod fault;
+pub mod gauges;
 pub mod hostile;
 pub mod hsm_link;
 pub mod intruder;

@@ -114,6 +114,11 @@ impl Processor {
         state
     }
 
+    /// Requests and handshakes that wait for a core.
+    pub fn waiting(&self) -> usize {
+        self.state().queue.len()
+    }
+
     /// From now on everything takes `factor` times as long, what already waits too. Factors multiply.
     pub fn starve(self: &Arc<Self>, factor: f64) {
         self.state().change(self.clock.now(), |factors| factors.push(factor));

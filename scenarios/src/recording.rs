@@ -3,7 +3,7 @@
 //! Place on the map: the [`Recorder`] that `world` hands to every part. It keeps figures, not events, so that a long
 //! run needs no more memory than a short one; only a determinism check keeps the lines too.
 
-use crate::kms::KmsFailure;
+use crate::kms::{KmsException, KmsFailure};
 use crate::result::{ErrorCount, Percentiles, XksResult};
 use crate::services::ServiceStats;
 use crate::sha256;
@@ -59,6 +59,14 @@ pub struct ServiceFigures {
     pub ok: Vec<u64>,
     /// Failures per bucket.
     pub failed: Vec<u64>,
+    /// Served from a cached data key, per bucket.
+    pub cached: Vec<u64>,
+    /// Served by a key held in a running resource, per bucket.
+    pub held: Vec<u64>,
+    /// KMS calls that its SDK repeated, per bucket.
+    pub retries: Vec<u64>,
+    /// KMS calls that ended in each exception, per bucket.
+    pub exceptions: BTreeMap<KmsException, Vec<u64>>,
     /// Before the first fault, from there until everything should be well again, and since then.
     pub phases: [Phase; 3],
     /// The same told fault by fault, for the words of the report.
@@ -94,7 +102,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// Orders KMS failures in a map: exception, row and message.
-pub type KmsFailureKey = (crate::kms::KmsException, u8, Cow<'static, str>);
+pub type KmsFailureKey = (KmsException, u8, Cow<'static, str>);
 
 /// The figures and the digest of a run.
 pub struct Recording {
@@ -128,6 +136,7 @@ struct XksFigures {
     /// Of the open bucket: a histogram, so that a bucket of hours takes no more memory than one of seconds.
     open: Histogram<u64>,
     p50_ms: Vec<Option<f64>>,
+    p90_ms: Vec<Option<f64>>,
     p99_ms: Vec<Option<f64>>,
     per_bucket: Vec<u64>,
     phases: [Phase; 3],
@@ -158,6 +167,11 @@ pub fn bucket_for(duration: Duration) -> Duration {
     Duration::from_millis(width.unwrap_or(14_400_000))
 }
 
+/// How many buckets of this width a run of this length has.
+pub fn buckets_in(duration: Duration, bucket: Duration) -> usize {
+    index(duration.saturating_sub(Duration::from_nanos(1)), bucket) + 1
+}
+
 impl Recording {
     /// Starts recording a run with so many services.
     ///
@@ -172,10 +186,13 @@ impl Recording {
         keep_lines: bool,
     ) -> Result<Self, hdrhistogram::CreationError> {
         let bucket = bucket_for(duration);
-        let buckets = index(duration.saturating_sub(Duration::from_nanos(1)), bucket) + 1;
+        let buckets = buckets_in(duration, bucket);
         let figures = ServiceFigures {
             ok: vec![0; buckets],
             failed: vec![0; buckets],
+            cached: vec![0; buckets],
+            held: vec![0; buckets],
+            retries: vec![0; buckets],
             stats: ServiceStats::new(&faults),
             ..ServiceFigures::default()
         };
@@ -205,6 +222,7 @@ impl Recording {
                     open_bucket: 0,
                     open: histogram()?,
                     p50_ms: vec![None; buckets],
+                    p90_ms: vec![None; buckets],
                     p99_ms: vec![None; buckets],
                     per_bucket: vec![0; buckets],
                     phases: [Phase::default(); 3],
@@ -266,6 +284,7 @@ impl Recording {
                 latency_outside_faults: percentiles(&inner.xks.outside),
                 outcomes,
                 p50_ms: std::mem::take(&mut inner.xks.p50_ms),
+                p90_ms: std::mem::take(&mut inner.xks.p90_ms),
                 p99_ms: std::mem::take(&mut inner.xks.p99_ms),
                 per_bucket: std::mem::take(&mut inner.xks.per_bucket),
             },
@@ -309,6 +328,12 @@ impl Recorder for Recording {
                     if let Some(phase) = figures.phases.get_mut(self.phase(event.at)) {
                         phase.calls += 1;
                     }
+                    if let Some(failure) = &event.failure {
+                        let buckets = figures.ok.len();
+                        let series =
+                            figures.exceptions.entry(failure.exception).or_insert_with(|| vec![0; buckets]);
+                        count_in(series, index(self.clock.now(), self.bucket));
+                    }
                 }
             }
             Event::Xks(event) => {
@@ -330,12 +355,26 @@ impl Recorder for Recording {
         }
     }
 
+    fn retry(&self, service: usize) {
+        if let Some(figures) = self.inner.borrow_mut().services.get_mut(service) {
+            count_in(&mut figures.retries, index(self.clock.now(), self.bucket));
+        }
+    }
+
     fn now(&self) -> Duration {
         self.clock.now()
     }
 }
 
-fn index(at: Duration, bucket: Duration) -> usize {
+/// One more in this bucket, if it lies within the run.
+fn count_in(series: &mut [u64], bucket: usize) {
+    if let Some(slot) = series.get_mut(bucket) {
+        *slot += 1;
+    }
+}
+
+/// Number of the bucket that holds this time.
+pub(crate) fn index(at: Duration, bucket: Duration) -> usize {
     usize::try_from(nanoseconds(at) / nanoseconds(bucket).max(1)).unwrap_or(usize::MAX)
 }
 
@@ -377,23 +416,23 @@ impl ServiceFigures {
                     *count += 1;
                     *first = (*first).min(at);
                 }
-                if let Some(slot) = self.failed.get_mut(bucket) {
-                    *slot += 1;
-                }
+                count_in(&mut self.failed, bucket);
                 return;
             }
             ServiceOutcome::ServedByKms => self.succeeded(at),
-            ServiceOutcome::ServedFromCache => self.from_cache += 1,
+            ServiceOutcome::ServedFromCache => {
+                self.from_cache += 1;
+                count_in(&mut self.cached, bucket);
+            }
             ServiceOutcome::ServedByHeldKey => {
                 self.from_held_key += 1;
+                count_in(&mut self.held, bucket);
                 if over {
                     self.succeeded(at);
                 }
             }
         }
-        if let Some(slot) = self.ok.get_mut(bucket) {
-            *slot += 1;
-        }
+        count_in(&mut self.ok, bucket);
     }
 
     /// A success that proves something.
@@ -443,9 +482,7 @@ impl XksFigures {
             self.open_bucket = bucket;
         }
         self.open.saturating_record(took_us);
-        if let Some(slot) = self.per_bucket.get_mut(bucket) {
-            *slot += 1;
-        }
+        count_in(&mut self.per_bucket, bucket);
     }
 
     fn close_bucket(&mut self) {
@@ -453,11 +490,11 @@ impl XksFigures {
             return;
         }
         let at = |quantile| milliseconds(self.open.value_at_quantile(quantile));
-        let (p50, p99) = (at(0.5), at(0.99));
-        if let (Some(p50_slot), Some(p99_slot)) =
-            (self.p50_ms.get_mut(self.open_bucket), self.p99_ms.get_mut(self.open_bucket))
+        for (series, quantile) in [(&mut self.p50_ms, 0.5), (&mut self.p90_ms, 0.9), (&mut self.p99_ms, 0.99)]
         {
-            (*p50_slot, *p99_slot) = (Some(p50), Some(p99));
+            if let Some(slot) = series.get_mut(self.open_bucket) {
+                *slot = Some(at(quantile));
+            }
         }
         self.open.reset();
     }

@@ -115,6 +115,8 @@ pub enum XksOutcome {
 pub trait Recorder {
     /// Takes one event.
     fn emit(&self, event: Event);
+    /// Takes note that the SDK of service number `service` repeats a KMS call now. No event: the call itself is one.
+    fn retry(&self, _service: usize) {}
     /// Simulated time since the start of the run.
     fn now(&self) -> Duration;
 }

@@ -12,6 +12,7 @@ use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::environment::SimulatedEnv;
 use crate::fault::{Fault, FaultKind, HsmFault};
+use crate::gauges::{self, Gate, Gauges};
 use crate::hsm_link::{HsmDoors, HsmLinks};
 use crate::intruder::{MARKED_PLAINTEXT, Target, intrude};
 use crate::invariants::{AuditWatch, X8, check_hsm_limits};
@@ -24,7 +25,8 @@ use crate::net::capture::{Capture, CaptureFile, CaptureSettings, CaptureSummary}
 use crate::net::link::{Link, LinkSettings};
 use crate::net::tcp::Network;
 use crate::processor::Processor;
-use crate::recording::{Finished, Recording};
+use crate::recording::{Finished, Recording, bucket_for, buckets_in};
+use crate::result::QueueResult;
 use crate::scenario::{Scenario, TlsVersion};
 use crate::services::{self, Narrative, ServiceContext, ServiceHandle};
 use crate::simulated_tls::{Serving, SimulatedTls};
@@ -116,6 +118,8 @@ impl Options {
 pub struct Remains {
     /// Figures and digest.
     pub finished: Finished,
+    /// How full the proxies and the HSMs were.
+    pub queues: QueueResult,
     /// What each service's story says in words, and its modelling assumptions.
     pub narratives: Vec<Narrative>,
     /// When somebody ended the run early.
@@ -171,8 +175,33 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         let (proxies, sessions_max) = (scenario.topology.proxies, scenario.hsm.sessions_max);
         Rc::new(HsmLinks::new(&network, &streams, appliances, proxies, sessions_max, settings))
     });
-    let proxies: Vec<Rc<ProxyHost>> = (0..scenario.topology.proxies)
-        .map(|index| {
+    let processor = || {
+        (scenario.proxy.cpu_request_us > 0.0).then(|| {
+            Arc::new(Processor::new(
+                clock.clone(),
+                scenario.proxy.cores,
+                microseconds(scenario.proxy.cpu_request_us),
+                tls.as_ref().map(|_| microseconds(scenario.proxy.cpu_handshake_us)),
+            ))
+        })
+    };
+    let processors: Vec<_> = (0..scenario.topology.proxies).map(|_| processor()).collect();
+    let bucket = bucket_for(scenario.duration);
+    let gauges = Arc::new(Gauges::new(
+        clock.clone(),
+        (bucket, buckets_in(scenario.duration, bucket)),
+        gauges::Limits {
+            in_flight_max: scenario.proxy.in_flight_max,
+            parallel_max: scenario.hsm.parallel_max,
+            sessions_max: scenario.hsm.sessions_max,
+        },
+        processors.clone(),
+        hsms.iter().map(|(_, control)| control.clone()).collect(),
+    ));
+    let proxies: Vec<Rc<ProxyHost>> = processors
+        .into_iter()
+        .enumerate()
+        .map(|(index, processor)| {
             let numbers = (index..index + scenario.topology.hsms_per_proxy).map(|number| number % hsms.len());
             let doors = match &hsm_links {
                 Some(links) => {
@@ -192,16 +221,14 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                     ..Limits::default()
                 },
                 env: Arc::new(SimulatedEnv::new(clock.clone(), streams.stream("environment", index_stream))),
-                subscriber: Arc::clone(&watch) as Arc<dyn Subscriber>,
-                tls: tls.as_ref().map(|tls| Arc::clone(&tls.server)),
-                processor: (scenario.proxy.cpu_request_us > 0.0).then(|| {
-                    Arc::new(Processor::new(
-                        clock.clone(),
-                        scenario.proxy.cores,
-                        microseconds(scenario.proxy.cpu_request_us),
-                        tls.as_ref().map(|_| microseconds(scenario.proxy.cpu_handshake_us)),
-                    ))
+                subscriber: Arc::new(Gate {
+                    proxy: index,
+                    gauges: Arc::clone(&gauges),
+                    behind: Arc::clone(&watch) as Arc<dyn Subscriber>,
                 }),
+                gauges: Arc::clone(&gauges),
+                tls: tls.as_ref().map(|tls| Arc::clone(&tls.server)),
+                processor,
                 credentials: RefCell::new(vec![(ACCESS_KEY_ID, SECRET)]),
                 running: RefCell::new(None),
                 held_down: Cell::new(0),
@@ -335,8 +362,16 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             let finished = recording.finish(scenario.kms.patience());
             let (narratives, cloudwatch) = (narratives(&handles, &finished), kms.cloudwatch());
             let interrupted_at = Some(clock.now());
-            let capture = end_capture(capture, options)?;
-            return Ok(Remains { finished, narratives, interrupted_at, violations, cloudwatch, capture });
+            let (queues, capture) = (gauges.finish(), end_capture(capture, options)?);
+            return Ok(Remains {
+                finished,
+                queues,
+                narratives,
+                interrupted_at,
+                violations,
+                cloudwatch,
+                capture,
+            });
         }
     }
     let answered = async {
@@ -347,6 +382,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     // Whatever is still open after that is open for ever; its requests are counted as never answered.
     let _ = tokio::time::timeout(AFTERMATH_MAX, answered).await;
     let finished = recording.finish(scenario.kms.patience());
+    let queues = gauges.finish();
     let cloudwatch = kms.cloudwatch();
 
     // X9: the figures are closed; now every fault is over, and everything gets time to heal.
@@ -377,7 +413,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
 
     let narratives = narratives(&handles, &finished);
     let capture = end_capture(capture, options)?;
-    Ok(Remains { finished, narratives, interrupted_at: None, violations, cloudwatch, capture })
+    Ok(Remains { finished, queues, narratives, interrupted_at: None, violations, cloudwatch, capture })
 }
 
 fn begin_capture(clock: &Clock, scenario: &Scenario, options: &Options) -> Result<Option<Capture>, String> {

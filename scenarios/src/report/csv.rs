@@ -68,10 +68,25 @@ fn columns(result: &RunResult) -> Vec<Column> {
     for service in &result.services {
         columns.push(counts(format!("{}.ok", service.name), &service.ok));
         columns.push(counts(format!("{}.failed", service.name), &service.failed));
+        columns.push(counts(format!("{}.cached", service.name), &service.cached));
+        columns.push(counts(format!("{}.held", service.name), &service.held));
+        columns.push(counts(format!("{}.retries", service.name), &service.retries));
+        for series in &service.exceptions {
+            columns.push(counts(format!("{}.{}", service.name, series.exception), &series.per_bucket));
+        }
     }
     columns.push(counts("xks.calls".to_owned(), &result.xks.per_bucket));
     columns.push(times("xks.p50_ms", &result.xks.p50_ms));
+    columns.push(times("xks.p90_ms", &result.xks.p90_ms));
     columns.push(times("xks.p99_ms", &result.xks.p99_ms));
+    for (name, series) in [
+        ("proxy.in_flight", &result.queues.in_flight),
+        ("proxy.waiting", &result.queues.waiting),
+        ("hsm.running", &result.queues.hsm_running),
+        ("hsm.queued", &result.queues.hsm_queued),
+    ] {
+        columns.push(counts(name.to_owned(), series));
+    }
     columns
 }
 
