@@ -38,6 +38,7 @@
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
+//! | [`draft`] | from a few answers to a scenario |
 //! | [`sweep`], [`compare`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
@@ -54,6 +55,7 @@ pub mod balancer;
 pub mod catalogue;
 pub mod clock;
 pub mod compare;
+pub mod draft;
 pub mod environment;
 pub mod explain;
 pub mod fault;

@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod commands;
 
 use clap::{Parser, Subcommand};
-use commands::{compare, exit, fuzz, list, run, show, sweep};
+use commands::{compare, exit, fuzz, list, new, run, schema, show, sweep};
 use std::process::ExitCode;
 
 /// Simulates an AWS KMS External Key Store in trouble: the real proxy core between a model of KMS with its downstream
@@ -36,6 +36,10 @@ enum Command {
         /// A name from `xks-sim list`, or the path of a scenario file.
         scenario: String,
     },
+    /// Ask a few questions, or take flags, and write a commented scenario of your own.
+    New(new::NewArguments),
+    /// Print the JSON Schema of scenario files, for editors.
+    Schema,
     /// Turn one or two knobs of a scenario and see where it stops to hold: a chart or a heat map, and the limit.
     Sweep(sweep::SweepArguments),
     /// Set two runs or sweeps side by side, and say which differences are beyond chance.
@@ -58,6 +62,8 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::perform(&arguments),
         Command::List => list::perform(),
         Command::Show { scenario } => show::perform(&scenario),
+        Command::New(arguments) => new::perform(&arguments),
+        Command::Schema => schema::perform(),
         Command::Sweep(arguments) => sweep::perform(&arguments),
         Command::Compare(arguments) => compare::perform(&arguments),
         Command::Fuzz(arguments) => fuzz::perform(&arguments),
