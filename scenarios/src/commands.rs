@@ -13,6 +13,7 @@ pub(crate) mod new;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod show;
+pub(crate) mod size;
 pub(crate) mod sweep;
 mod terminal;
 mod watch;

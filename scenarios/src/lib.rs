@@ -39,7 +39,7 @@
 //! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
 //! | [`draft`] | from a few answers to a scenario |
-//! | [`sweep`], [`compare`], [`statistics`] | "what if?": many runs, and what they say together |
+//! | [`sweep`], [`compare`], [`size`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
@@ -75,6 +75,7 @@ pub mod scenario;
 pub mod services;
 mod sheet;
 pub mod simulated_tls;
+pub mod size;
 pub mod statistics;
 pub mod streams;
 pub mod sweep;

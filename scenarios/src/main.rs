@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod commands;
 
 use clap::{Parser, Subcommand};
-use commands::{compare, exit, fuzz, list, new, run, schema, show, sweep};
+use commands::{compare, exit, fuzz, list, new, run, schema, show, size, sweep};
 use std::process::ExitCode;
 
 /// Simulates an AWS KMS External Key Store in trouble: the real proxy core between a model of KMS with its downstream
@@ -42,6 +42,8 @@ enum Command {
     Schema,
     /// Turn one or two knobs of a scenario and see where it stops to hold: a chart or a heat map, and the limit.
     Sweep(sweep::SweepArguments),
+    /// Find how many HSMs, proxies and sessions meet a rate and an SLO with an HSM down.
+    Size(size::SizeArguments),
     /// Set two runs or sweeps side by side, and say which differences are beyond chance.
     Compare(compare::CompareArguments),
     /// Send malformed, forged and hostile requests to a running XKS proxy, yours or your vendor's, and judge the answers.
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::New(arguments) => new::perform(&arguments),
         Command::Schema => schema::perform(),
         Command::Sweep(arguments) => sweep::perform(&arguments),
+        Command::Size(arguments) => size::perform(&arguments),
         Command::Compare(arguments) => compare::perform(&arguments),
         Command::Fuzz(arguments) => fuzz::perform(&arguments),
     };
