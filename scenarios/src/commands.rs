@@ -3,6 +3,7 @@
 //! Place on the map: between `main`, which chooses one, and the library, which does the work. Each has a `perform` that
 //! ends with an [`exit`] code, or with what to tell a user whose input was wrong.
 
+pub(crate) mod budget;
 pub(crate) mod compare;
 pub(crate) mod exit;
 mod files;

@@ -38,6 +38,7 @@
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
+//! | [`stages`], [`budget`] | where the time of proxy calls goes |
 //! | [`draft`] | from a few answers to a scenario |
 //! | [`sweep`], [`compare`], [`size`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
@@ -52,6 +53,7 @@ compile_error!(
 );
 
 pub mod balancer;
+pub mod budget;
 pub mod catalogue;
 pub mod clock;
 pub mod compare;
@@ -76,6 +78,7 @@ pub mod services;
 mod sheet;
 pub mod simulated_tls;
 pub mod size;
+pub mod stages;
 pub mod statistics;
 pub mod streams;
 pub mod sweep;
