@@ -75,6 +75,7 @@ pub mod result;
 pub mod run;
 pub mod scenario;
 pub mod services;
+mod sha256;
 mod sheet;
 pub mod simulated_tls;
 pub mod size;

@@ -6,9 +6,10 @@
 use crate::kms::KmsFailure;
 use crate::result::{ErrorCount, Percentiles, XksResult};
 use crate::services::ServiceStats;
+use crate::sha256;
 use crate::trace::{Event, Recorder, ServiceOutcome, XksOutcome};
+use aws_lc_rs::digest::{Context, SHA256};
 use hdrhistogram::Histogram;
-use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -107,7 +108,7 @@ pub struct Recording {
 }
 
 struct Inner {
-    hash: Sha256,
+    hash: Context,
     line: String,
     lines: Option<Vec<String>>,
     events: u64,
@@ -188,7 +189,7 @@ impl Recording {
             faults,
             bucket,
             inner: RefCell::new(Inner {
-                hash: Sha256::new(),
+                hash: Context::new(&SHA256),
                 line: String::with_capacity(256),
                 lines: keep_lines.then(Vec::new),
                 events: 0,
@@ -235,7 +236,7 @@ impl Recording {
         let mut inner = self.inner.borrow_mut();
         let inner = &mut *inner;
         inner.xks.close_bucket();
-        let digest = std::mem::take(&mut inner.hash).finalize();
+        let digest = sha256::finish(std::mem::replace(&mut inner.hash, Context::new(&SHA256)));
         let mut outcomes: Vec<(String, u64)> = inner
             .xks
             .outcomes

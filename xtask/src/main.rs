@@ -18,6 +18,7 @@ mod apt;
 mod bench;
 mod calibrate;
 mod catalogue;
+mod failure_catalogue;
 mod fuzz;
 mod instructions;
 mod packaging;

@@ -20,7 +20,7 @@ pub(crate) struct RunArguments {
     /// Seed of every random choice; the same seed gives the same run.
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_seed)]
     seed: u64,
-    /// Where report.html and report.json go; made if it is missing. [default: out/SCENARIO]
+    /// Where report.html, .json, .md, .csv and junit.xml go; made if it is missing. [default: out/SCENARIO]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Run twice and compare event by event; exit with 3 and the first difference if there is one.
@@ -113,7 +113,14 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
     let result = &ran.result;
     let page = out.join("report.html");
     write_whole(&page, &report::html(result))?;
-    write_whole(&out.join("report.json"), &report::json(result))?;
+    for (name, text) in [
+        ("report.json", report::json(result)),
+        ("report.md", report::markdown(result)),
+        ("report.csv", report::csv(result)),
+        ("junit.xml", report::junit(result)),
+    ] {
+        write_whole(&out.join(name), &text)?;
+    }
     let mut text = report::terminal(result, style());
     if arguments.check_determinism && whole {
         text.push_str("determinism: two runs, the same ");

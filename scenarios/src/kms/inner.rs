@@ -7,7 +7,6 @@
 use super::CiphertextBlob;
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
-use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use xks_proxy::secret::Plaintext;
 
@@ -119,12 +118,7 @@ impl Inner {
 }
 
 fn derive(seed: &[u8; 32], purpose: &str, number: u64) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(seed)
-        .chain_update(purpose.as_bytes())
-        .chain_update(number.to_be_bytes())
-        .finalize()
-        .into()
+    crate::sha256::of(&[seed, purpose.as_bytes(), &number.to_be_bytes()])
 }
 
 /// Packs the head and all fields of the proxy's answer. `None` when metadata or IV exceed 255 bytes.

@@ -175,8 +175,8 @@ struct Firehose {
 
 struct Reader {
     unread: Backlog,
-    /// When it last got records, and with them an iterator.
-    last_get: Duration,
+    /// When its gets began to fail. Up to then it had a fresh iterator every second, however few of its gets are simulated.
+    failing_since: Option<Duration>,
     /// It has met a KMS error and does nothing any more.
     stopped: bool,
 }
@@ -204,7 +204,7 @@ impl Streams {
         for consumer in 0..consumers as usize {
             let reader = readers.entry((stream, producers as usize + consumer)).or_insert_with(|| Reader {
                 unread: Backlog::new(Duration::from_secs(retention_s)),
-                last_get: now,
+                failing_since: None,
                 stopped: false,
             });
             reader.unread.add(records, now);
@@ -221,19 +221,19 @@ impl Streams {
         let outcome = self.keys.read((stream, consumer, part)).await;
         self.expire((stream, consumer));
         if matches!(outcome, ServiceOutcome::Failed { .. }) {
-            if self.settings.consumers_stop
-                && let Some(reader) = self.readers.borrow_mut().get_mut(&(stream, consumer))
-                && !reader.stopped
-            {
-                reader.stopped = true;
-                desk.leave_to_do(TO_START, 1);
+            if let Some(reader) = self.readers.borrow_mut().get_mut(&(stream, consumer)) {
+                reader.failing_since.get_or_insert(desk.now());
+                if self.settings.consumers_stop && !reader.stopped {
+                    reader.stopped = true;
+                    desk.leave_to_do(TO_START, 1);
+                }
             }
             return outcome;
         }
         let (iterator_expired, behind) = match self.readers.borrow_mut().get_mut(&(stream, consumer)) {
             Some(reader) => {
-                let expired = desk.now() > reader.last_get + ITERATOR_LIVES;
-                reader.last_get = desk.now();
+                let failing_since = reader.failing_since.take();
+                let expired = failing_since.is_some_and(|since| desk.now() > since + ITERATOR_LIVES);
                 (expired, reader.unread.len() > AT_THE_TIP)
             }
             None => (false, false),

@@ -425,7 +425,7 @@ mod tests {
             ("link.rtt_ms=1,,2", "a value is missing"),
             ("link.rtt_ms=1,2,1", "1 is there twice"),
             ("topology.hsms=1.5,2", "expected a whole number"),
-            ("topology.tls=ssl", "unknown variant `ssl`"),
+            ("topology.tls=ssl", "unknown value `ssl`"),
             ("fault.3.to_s=1", "there is no fault 3: they are numbered 0 to 2"),
             ("fault.los.loss=1", "no fault is called `los`; did you mean `loss`?"),
             ("fault.loss.loss=1", "there are 2 of kind loss: name one by its number, fault.1 or fault.2"),
