@@ -38,7 +38,9 @@
 //! | [`world`] | all of it together; start at [`world::live`] |
 //! | [`trace`], [`recording`], [`gauges`], [`invariants`] | what happened, its digest, how full it was, and what must always hold |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
-//! | [`sweep`], [`compare`], [`statistics`] | "what if?": many runs, and what they say together |
+//! | [`stages`], [`budget`] | where the time of proxy calls goes |
+//! | [`draft`] | from a few answers to a scenario |
+//! | [`sweep`], [`compare`], [`size`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
@@ -51,9 +53,11 @@ compile_error!(
 );
 
 pub mod balancer;
+pub mod budget;
 pub mod catalogue;
 pub mod clock;
 pub mod compare;
+pub mod draft;
 pub mod environment;
 pub mod explain;
 pub mod fault;
@@ -75,6 +79,8 @@ pub mod services;
 mod sha256;
 mod sheet;
 pub mod simulated_tls;
+pub mod size;
+pub mod stages;
 pub mod statistics;
 pub mod streams;
 pub mod sweep;

@@ -664,6 +664,7 @@ mod tests {
                     took: Duration::from_millis(ms),
                     fresh_connection: false,
                     outcome: XksOutcome::Ok,
+                    stages: crate::trace::XksStages::default(),
                 }));
             };
             (1..=100).for_each(call);

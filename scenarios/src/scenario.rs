@@ -82,6 +82,9 @@ impl fmt::Display for ScenarioError {
 
 impl std::error::Error for ScenarioError {}
 
+/// The JSON Schema (draft 2020-12) of scenario files, for editors.
+pub const SCHEMA: &str = include_str!("../scenario.schema.json");
+
 /// The largest scenario file.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 

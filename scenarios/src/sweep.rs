@@ -1,6 +1,6 @@
 //! "What if?": a scenario run again and again with one or two of its settings varied, and where it stops to hold.
 //!
-//! Place on the map: `xks-sim sweep`, `size` and `compare` make a [`Plan`], [`Plan::sweep`] runs it over [`run`](crate::run)
+//! Place on the map: `xks-sim sweep` and `compare` make a [`Plan`], [`Plan::sweep`] runs it over [`run`](crate::run)
 //! on every core, and `page`, `screen` and [`Sweep::json`] show what came of it.
 //!
 //! | module | what it is |

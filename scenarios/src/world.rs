@@ -30,6 +30,7 @@ use crate::result::QueueResult;
 use crate::scenario::{Scenario, TlsVersion};
 use crate::services::{self, Narrative, ServiceContext, ServiceHandle};
 use crate::simulated_tls::{Serving, SimulatedTls};
+use crate::stages::{StageBook, WatchedProxy, WatchedRecorder};
 use crate::streams::Streams;
 use crate::trace::{Event, Recorder};
 use aftermath::{check_resumes, check_still_decryptable, keep_blobs};
@@ -45,7 +46,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use xks_proxy::app::Limits;
 use xks_proxy::env::UnixTime;
-use xks_proxy::events::Subscriber;
+use xks_proxy::events::{Several, Subscriber};
 use xks_proxy::hsm::Hsm;
 use xks_proxy::key::API_ROOT;
 use xks_proxy::secret::Secret;
@@ -84,6 +85,8 @@ pub struct Options {
     pub progress: Option<Box<dyn Fn(Duration)>>,
     /// Set by somebody who wants the run to end early: it stops at the next hundredth, with the figures so far.
     pub interrupted: Arc<AtomicBool>,
+    /// Told where each proxy call spends its time, beside the run.
+    pub stages: Option<Arc<StageBook>>,
     /// Stands between each proxy and its HSM, on the HSM's side of a network; a test plants its defects here.
     pub hsm_wrapper: Option<HsmWrapper>,
     /// Stands between KMS and the load balancer; a test plants its defects on the wire here.
@@ -101,6 +104,7 @@ impl Options {
             engine: None,
             progress: None,
             interrupted: Arc::default(),
+            stages: None,
             hsm_wrapper: None,
             dial_wrapper: None,
             capture: None,
@@ -130,6 +134,23 @@ pub struct Remains {
     pub cloudwatch: CloudWatch,
     /// What came of [`Options::capture`].
     pub capture: Option<CaptureSummary>,
+}
+
+/// Who is told of a proxy's audit events.
+fn subscriber(
+    watch: &Arc<AuditWatch>,
+    options: &Options,
+    processor: Option<&Arc<Processor>>,
+) -> Arc<dyn Subscriber> {
+    let Some(book) = &options.stages else { return Arc::clone(watch) as Arc<dyn Subscriber> };
+    if let Some(processor) = processor {
+        processor.watch();
+    }
+    let (book, processor) = (Arc::clone(book), processor.cloned());
+    Arc::new(Several(vec![
+        Arc::clone(watch) as Arc<dyn Subscriber>,
+        Arc::new(WatchedProxy { book, processor }),
+    ]))
 }
 
 /// Runs the scenario from the first second to the last answer.
@@ -210,6 +231,14 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 None => HsmDoors::Inside(numbers.map(|number| options.wrap(&hsms[number].0)).collect()),
             };
             let index_stream = u64::try_from(index).unwrap_or(0) + 1;
+            let processor = (scenario.proxy.cpu_request_us > 0.0).then(|| {
+                Arc::new(Processor::new(
+                    clock.clone(),
+                    scenario.proxy.cores,
+                    microseconds(scenario.proxy.cpu_request_us),
+                    tls.as_ref().map(|_| microseconds(scenario.proxy.cpu_handshake_us)),
+                ))
+            });
             let host = Rc::new(ProxyHost {
                 index,
                 network: network.clone(),
@@ -224,7 +253,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 subscriber: Arc::new(Gate {
                     proxy: index,
                     gauges: Arc::clone(&gauges),
-                    behind: Arc::clone(&watch) as Arc<dyn Subscriber>,
+                    behind: subscriber(&watch, options, processor.as_ref()),
                 }),
                 gauges: Arc::clone(&gauges),
                 tls: tls.as_ref().map(|tls| Arc::clone(&tls.server)),
@@ -289,7 +318,13 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             dial,
             tls: tls.as_ref().map(|tls| tls.client.clone()),
             clock: Rc::new(|_host: usize, at: Duration| UnixTime(crate::environment::RUN_BEGINS + at)),
-            recorder: Rc::clone(&recording) as Rc<dyn Recorder>,
+            recorder: match &options.stages {
+                None => Rc::clone(&recording) as Rc<dyn Recorder>,
+                Some(book) => Rc::new(WatchedRecorder {
+                    inner: Rc::clone(&recording) as Rc<dyn Recorder>,
+                    book: Arc::clone(book),
+                }),
+            },
             violations: Rc::clone(&violations),
         },
         streams.stream("kms", 0),
@@ -384,6 +419,9 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let finished = recording.finish(scenario.kms.patience());
     let queues = gauges.finish();
     let cloudwatch = kms.cloudwatch();
+    if let Some(book) = &options.stages {
+        book.close();
+    }
 
     // X9: the figures are closed; now every fault is over, and everything gets time to heal.
     for (task, lift) in faults {

@@ -365,3 +365,45 @@ fn ctrl_c_leaves_a_report_of_what_has_run() {
     assert!(at_ms > 0 && at_ms < 2_000_000_000 && at_ms.is_multiple_of(20_000_000), "{at_ms}");
     assert!(directory.path().join("report.html").exists());
 }
+
+#[test]
+fn show_draws_what_there_is_and_when_it_breaks() {
+    let shown = stdout(&xks_sim(&["show", "hsm-half-lost"]));
+    for part in [
+        "| Callers",
+        "-->| AWS KMS",
+        "| proxy 0 to HSM ",
+        "| HSM 0 !",
+        "! a fault of the timeline",
+        "####",
+        "+---",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    // No line is wider than a terminal of 100 columns, the file apart.
+    let drawn = shown.split("The file:").next().unwrap();
+    let widest = drawn.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(110), "{shown}");
+}
+
+#[test]
+fn every_scenario_can_be_drawn_in_any_terminal() {
+    for entry in scenarios::catalogue::CATALOGUE {
+        let scenario = scenarios::scenario::Scenario::parse(entry.name, entry.name, entry.text).unwrap();
+        for (width, unicode) in [(40, true), (80, false), (120, true)] {
+            let style = scenarios::report::Style { colour: false, unicode, width };
+            let shown = scenarios::explain::explain(&scenario, style);
+            let bars: Vec<&str> =
+                shown.lines().filter(|line| line.contains(if unicode { '█' } else { '#' })).collect();
+            let drawn = |line: &&&str| !line.starts_with("    ");
+            assert_eq!(bars.iter().filter(drawn).count() > 0, !scenario.faults.is_empty(), "{shown}");
+            for line in shown
+                .lines()
+                .filter(|line| line.contains(['┌', '┴', '+']))
+                .filter(|it| !it.starts_with("    "))
+            {
+                assert!(line.chars().count() <= width, "{} at {width}: {line}", entry.name);
+            }
+        }
+    }
+}

@@ -68,6 +68,24 @@ pub(crate) fn origin(scenario: &str) -> String {
     }
 }
 
+/// Writes a file that must not be there yet, unless `over` an old one is wanted; `None` when it is there.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write_new(path: &Path, text: &str, over: bool) -> Result<Option<()>, String> {
+    use std::io::Write;
+    let wrong = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+    if over {
+        return write_whole(path, text).map(Some);
+    }
+    // The look and the making are one step: nobody's file is lost in between.
+    match std::fs::File::create_new(path) {
+        Ok(mut file) => file.write_all(text.as_bytes()).map(Some).map_err(wrong),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(wrong(error)),
+    }
+}
+
 /// Writes a file under another name first, so that a reader never finds half of it.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use super::sigv4::Signer;
 use super::spread::Spread;
 use super::violations::{Violations, X1, X2, X5};
 use super::{Caller, CiphertextBlob, KmsApi, KmsException, KmsFailure, KmsOperation, LocalFuture, Requester};
-use crate::trace::{Event, KmsEvent, Recorder, XksEvent, XksOutcome};
+use crate::trace::{Event, KmsEvent, Recorder, XksEvent, XksOutcome, XksStages};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::cell::{Cell, RefCell};
@@ -616,7 +616,7 @@ impl KmsModel {
     ) -> Result<T, Failed> {
         let at = self.recorder.now();
         let kms_host = line.host;
-        let request = self.write_request(line, purpose, &ask, at);
+        let (kms_request_id, request) = self.write_request(line, purpose, &ask, at);
         let exchange = line.target.client.call(kms_host, &request).await;
         let status = exchange.result.as_ref().map_or(0, |response| response.status);
         let result = exchange.result.and_then(|response| {
@@ -633,6 +633,11 @@ impl KmsModel {
             took: now.saturating_sub(at),
             fresh_connection: exchange.fresh_connection,
             outcome: result.as_ref().map_or_else(|cause| outcome(*cause, status), |_| XksOutcome::Ok),
+            stages: XksStages {
+                kms_request_id,
+                connecting: exchange.connecting,
+                securing: exchange.securing,
+            },
         }));
         let mut counters = self.counters.borrow_mut();
         counters.xks_calls += 1;
@@ -673,10 +678,18 @@ impl KmsModel {
         }
     }
 
-    fn write_request(&self, line: &Line, purpose: Purpose<'_>, ask: &Ask<'_>, at: Duration) -> Vec<u8> {
+    /// The request, and its `kmsRequestId`.
+    fn write_request(
+        &self,
+        line: &Line,
+        purpose: Purpose<'_>,
+        ask: &Ask<'_>,
+        at: Duration,
+    ) -> (String, Vec<u8>) {
         let mut variation = self.variation.borrow_mut();
+        let kms_request_id = request_id(&mut variation);
         let metadata = RequestMetadata {
-            kms_request_id: &request_id(&mut variation),
+            kms_request_id: &kms_request_id,
             kms_operation: if chance(&mut variation, self.settings.unknown_operation_share) {
                 "OperationOfTheFuture"
             } else {
@@ -720,7 +733,8 @@ impl KmsModel {
         };
         shuffle(&mut headers, &mut variation);
         let chunked = chance(&mut variation, self.settings.chunked_share);
-        write_post(&path, &headers, body.as_bytes(), chunked)
+        let request = write_post(&path, &headers, body.as_bytes(), chunked);
+        (kms_request_id, request)
     }
 
     fn finish<T>(
