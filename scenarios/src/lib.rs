@@ -40,6 +40,8 @@
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
 //! | [`sweep`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
+//! | [`kms_endpoint`] | the model of KMS for SDKs and the AWS CLI, over real sockets, in front of a real proxy |
+//! | [`real_endpoint`] | the way to a real proxy, for the last two |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
 #![forbid(unsafe_code)]
@@ -61,8 +63,10 @@ pub mod hsm_link;
 pub mod intruder;
 pub mod invariants;
 pub mod kms;
+pub mod kms_endpoint;
 pub mod net;
 pub mod processor;
+pub mod real_endpoint;
 pub mod real_hsm;
 pub mod recording;
 pub mod report;
