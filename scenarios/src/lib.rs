@@ -42,6 +42,8 @@
 //! | [`draft`] | from a few answers to a scenario |
 //! | [`sweep`], [`compare`], [`size`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
+//! | [`kms_endpoint`] | the model of KMS for SDKs and the AWS CLI, over real sockets, in front of a real proxy |
+//! | [`real_endpoint`] | the way to a real proxy, for the last two |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
 #![forbid(unsafe_code)]
@@ -67,8 +69,10 @@ pub mod hsm_link;
 pub mod intruder;
 pub mod invariants;
 pub mod kms;
+pub mod kms_endpoint;
 pub mod net;
 pub mod processor;
+pub mod real_endpoint;
 pub mod real_hsm;
 pub mod recording;
 pub mod report;

@@ -1,4 +1,5 @@
-//! `xks-sim`: runs scenarios and shows what they did, and aims hostile requests at real proxies.
+//! `xks-sim`: runs scenarios and shows what they did, aims hostile requests at real proxies, and stands in for AWS KMS in
+//! front of one.
 //!
 //! Place on the map: with [`commands`], the only place of this crate that reads arguments, files and the terminal, and
 //! writes to them.
@@ -13,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod commands;
 
 use clap::{Parser, Subcommand};
-use commands::{budget, compare, exit, fuzz, list, new, run, schema, show, size, sweep};
+use commands::{budget, compare, exit, fuzz, kms, list, new, run, schema, show, size, sweep};
 use std::process::ExitCode;
 
 /// Simulates an AWS KMS External Key Store in trouble: the real proxy core between a model of KMS with its downstream
@@ -50,6 +51,8 @@ enum Command {
     Compare(compare::CompareArguments),
     /// Send malformed, forged and hostile requests to a running XKS proxy, yours or your vendor's, and judge the answers.
     Fuzz(fuzz::FuzzArguments),
+    /// Serve the model of AWS KMS to AWS SDKs and the AWS CLI, in front of a running XKS proxy, yours or your vendor's.
+    Kms(kms::KmsArguments),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Budget(arguments) => budget::perform(&arguments),
         Command::Compare(arguments) => compare::perform(&arguments),
         Command::Fuzz(arguments) => fuzz::perform(&arguments),
+        Command::Kms(arguments) => kms::perform(&arguments),
     };
     ExitCode::from(outcome.unwrap_or_else(|message| {
         eprintln!("xks-sim: {message}");
