@@ -55,7 +55,7 @@ impl Gauges {
     ) -> Self {
         let zeros = || vec![0; buckets];
         let state = State {
-            proxies: vec![Weak::new(); processors.len()],
+            proxies: processors.iter().map(|_| Weak::new()).collect(),
             processors,
             hsms,
             in_flight: zeros(),

@@ -114,6 +114,13 @@ fn no_cell_of_the_csv_is_a_formula() {
     has(&text, &["\"'@SUM(1,1).ok\"", ",'=cmd|' /C calc'!A0,"]);
 }
 
+#[test]
+fn two_services_of_one_name_keep_their_columns_apart() {
+    let mut result = sample();
+    result.services[2].name = "s3".into();
+    has(&csv(&result), &[",s3.failed,", ",s3#2.failed,"]);
+}
+
 /// RFC 4180, to its letter.
 fn parse_csv(text: &str) -> Vec<Vec<String>> {
     let mut rows = vec![vec![String::new()]];

@@ -65,14 +65,18 @@ fn columns(result: &RunResult) -> Vec<Column> {
             .collect(),
     };
     let mut columns = Vec::new();
-    for service in &result.services {
-        columns.push(counts(format!("{}.ok", service.name), &service.ok));
-        columns.push(counts(format!("{}.failed", service.name), &service.failed));
-        columns.push(counts(format!("{}.cached", service.name), &service.cached));
-        columns.push(counts(format!("{}.held", service.name), &service.held));
-        columns.push(counts(format!("{}.retries", service.name), &service.retries));
+    for (index, service) in result.services.iter().enumerate() {
+        // Two services of one kind have one name: the second is `s3#2`.
+        let earlier = result.services.iter().take(index).filter(|other| other.name == service.name).count();
+        let name =
+            if earlier == 0 { service.name.clone() } else { format!("{}#{}", service.name, earlier + 1) };
+        columns.push(counts(format!("{name}.ok"), &service.ok));
+        columns.push(counts(format!("{name}.failed"), &service.failed));
+        columns.push(counts(format!("{name}.cached"), &service.cached));
+        columns.push(counts(format!("{name}.held"), &service.held));
+        columns.push(counts(format!("{name}.retries"), &service.retries));
         for series in &service.exceptions {
-            columns.push(counts(format!("{}.{}", service.name, series.exception), &series.per_bucket));
+            columns.push(counts(format!("{name}.{}", series.exception), &series.per_bucket));
         }
     }
     columns.push(counts("xks.calls".to_owned(), &result.xks.per_bucket));

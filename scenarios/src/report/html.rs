@@ -330,7 +330,11 @@ fn timeline(result: &RunResult) -> Markup {
                         (detail(result, &axis, index, service))
                     }
                 }
-                div.group { p.label { "The proxy as KMS saw it" } (proxy_plots(result, &axis)) }
+                div.group {
+                    p.label { "The proxy as KMS saw it" }
+                    (proxy_plots(result, &axis))
+                    (times_on_paper(&axis))
+                }
                 (counts_group(result, &axis, "Queues, the most at once", &queues(result), 0))
                 (counts_group(result, &axis, "Retries and KMS exceptions, all services", &calls_of_all(result), queues(result).len()))
                 (times(&axis, false))
@@ -348,6 +352,18 @@ fn times(axis: &Axis, first: bool) -> Markup {
             div.scale {}
             div.drawing { (axis.labels()) }
             div.note { @if first { span.now data-now="time" {} } }
+        }
+    }
+}
+
+/// On paper nothing stays in sight: the axis again, below each group of charts.
+fn times_on_paper(axis: &Axis) -> Markup {
+    html! {
+        div.row.times.paper {
+            div.name {}
+            div.scale {}
+            div.drawing { (axis.labels()) }
+            div.note {}
         }
     }
 }
@@ -479,6 +495,7 @@ fn detail(result: &RunResult, axis: &Axis, index: usize, service: &ServiceResult
                 @for (nth, plot) in service_counts(service).iter().enumerate() {
                     (counts_row(result, axis, &format!("{id}-count-{nth}"), &format!("{}: ", service.title), plot))
                 }
+                (times_on_paper(axis))
             }
         }
     }
