@@ -231,14 +231,6 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 None => HsmDoors::Inside(numbers.map(|number| options.wrap(&hsms[number].0)).collect()),
             };
             let index_stream = u64::try_from(index).unwrap_or(0) + 1;
-            let processor = (scenario.proxy.cpu_request_us > 0.0).then(|| {
-                Arc::new(Processor::new(
-                    clock.clone(),
-                    scenario.proxy.cores,
-                    microseconds(scenario.proxy.cpu_request_us),
-                    tls.as_ref().map(|_| microseconds(scenario.proxy.cpu_handshake_us)),
-                ))
-            });
             let host = Rc::new(ProxyHost {
                 index,
                 network: network.clone(),

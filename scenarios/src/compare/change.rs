@@ -29,8 +29,8 @@ pub fn changes(first: &str, second: &str) -> (Vec<Change>, usize) {
         .filter(|key| first.get(*key) != second.get(*key))
         .map(|key| Change {
             key: key.clone(),
-            a: first.get(key).map(|value| shown(value)),
-            b: second.get(key).map(|value| shown(value)),
+            a: first.get(key).map(shown),
+            b: second.get(key).map(shown),
         })
         .collect();
     changes.sort_by(|left, right| left.key.cmp(&right.key));

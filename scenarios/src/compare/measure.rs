@@ -25,8 +25,11 @@ pub struct Measure {
     pub unit: Unit,
     /// Whether more of it is worse, or else neither good nor bad.
     pub more_is_worse: bool,
-    of: Box<dyn Fn(&Figures) -> Option<f64>>,
+    of: Reading,
 }
+
+/// Reads a measure off the figures of a run.
+type Reading = Box<dyn Fn(&Figures) -> Option<f64>>;
 
 impl Measure {
     fn new(

@@ -35,6 +35,9 @@ pub const KEY_STORES_MAX: usize = 10;
 /// Characters of a key's description, at the most (the KMS service model).
 const DESCRIPTION_CHARS_MAX: usize = 8_192;
 
+/// Part of a list, and the marker of the next part if there is one.
+pub type Page<T> = (Vec<T>, Option<String>);
+
 /// How KMS resolves a proxy's endpoint.
 pub trait Endpoints {
     /// The way to this host, and TLS on it; `None` when there is no such name.
@@ -311,7 +314,7 @@ impl Account {
         which: Which<'_>,
         limit: usize,
         marker: Option<&str>,
-    ) -> Result<(Vec<KeyStoreEntry>, Option<String>), KmsFailure> {
+    ) -> Result<Page<KeyStoreEntry>, KmsFailure> {
         self.admit("DescribeCustomKeyStores")?;
         if !(1..=1_000).contains(&limit) {
             return Err(check::invalid("limit", &limit.to_string(), "Member must be from 1 to 1000"));
@@ -594,7 +597,7 @@ impl Account {
         &self,
         limit: usize,
         marker: Option<&str>,
-    ) -> Result<(Vec<(String, String)>, Option<String>), KmsFailure> {
+    ) -> Result<Page<(String, String)>, KmsFailure> {
         self.admit("ListKeys")?;
         let now = self.doors.recorder.now();
         let keys = self.keys.borrow();
@@ -751,7 +754,7 @@ fn page<T>(
     all: impl Iterator<Item = T>,
     (limit, most): (usize, usize),
     marker: Option<&str>,
-) -> Result<(Vec<T>, Option<String>), KmsFailure>
+) -> Result<Page<T>, KmsFailure>
 where
     T: Named,
 {

@@ -14,7 +14,6 @@ use super::requests::Ask;
 use super::violations::X1;
 use super::{CiphertextBlob, KmsException, KmsFailure, KmsOperation, Requester};
 use rand_core::Rng;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use xks_proxy::error::ErrorName;
@@ -54,7 +53,7 @@ impl Head {
     const BYTES: usize = 35;
 
     fn new(key: u16, context: &[u8]) -> Self {
-        Self { key, context: Sha256::digest(context).into() }
+        Self { key, context: crate::sha256::of(&[context]) }
     }
 
     fn to_bytes(self) -> [u8; Self::BYTES] {

@@ -2,7 +2,9 @@
 
 use crate::site::{Site, base64, bytes, really, settings};
 use scenarios::kms::settings::KmsSettings;
+use scenarios::kms::violations::X1;
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
 const ROW_3: &str = "The external key store proxy rejected the request because the specified ciphertext or encryption context is corrupted, missing, or otherwise invalid.";
 
@@ -162,6 +164,22 @@ fn data_keys_are_encrypted_as_they_are_told() {
         }
         let random = site.ok("GenerateRandom", json!({ "NumberOfBytes": 24 })).await;
         assert_eq!(bytes(&random["Plaintext"]).len(), 24);
+    });
+}
+
+#[test]
+fn a_proxy_that_decrypts_to_something_else_is_found_out() {
+    really(async {
+        let (site, arn) = with_key(settings()).await;
+        let blob = encrypt(&site, &arn, b"x", json!({})).await["CiphertextBlob"].clone();
+        let members = json!({ "CiphertextBlob": blob });
+        site.ok("Decrypt", members.clone()).await;
+        site.proxy.lies.store(true, Ordering::Relaxed);
+        let (status, class, message) = site.refused("Decrypt", members).await;
+        assert_eq!((status, class.as_str()), (400, "KMSInvalidStateException"), "row 4");
+        assert!(message.contains("submitted for decryption"), "{message}");
+        let x1 = site.api.verdicts().into_iter().find(|verdict| verdict.invariant == X1).unwrap();
+        assert_eq!((x1.checked, x1.violated), (2, 1));
     });
 }
 

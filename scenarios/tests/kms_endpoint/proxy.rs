@@ -4,7 +4,7 @@ use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use rustls::pki_types::PrivateKeyDer;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +28,8 @@ pub(crate) const PREFIXES: [&str; 2] = ["/one", "/two"];
 struct StubHsm {
     cipher: Aes256Gcm,
     next_iv: AtomicU64,
+    /// Decrypts, and changes a bit.
+    lies: Arc<AtomicBool>,
 }
 
 fn known(key: &KeyName) -> Result<(), HsmError> {
@@ -74,7 +76,9 @@ impl Hsm for StubHsm {
             let payload = Payload { msg: &whole, aad: aad.as_bytes() };
             let rejected = || HsmError::new(HsmErrorKind::CiphertextRejected, "tag");
             let nonce = Nonce::try_from(sealed.iv.as_bytes()).map_err(|_| rejected())?;
-            Ok(Plaintext::new(self.cipher.decrypt(&nonce, payload).map_err(|_| rejected())?))
+            let mut plaintext = self.cipher.decrypt(&nonce, payload).map_err(|_| rejected())?;
+            plaintext[20] ^= u8::from(self.lies.load(Ordering::Relaxed));
+            Ok(Plaintext::new(plaintext))
         })
     }
 
@@ -128,6 +132,8 @@ pub(crate) struct Proxy {
     pub(crate) log: Arc<Log>,
     /// What to trust, with TLS.
     pub(crate) authority_pem: Option<String>,
+    /// Makes its HSM lie.
+    pub(crate) lies: Arc<AtomicBool>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -137,8 +143,12 @@ impl Proxy {
     pub(crate) async fn start(tls_name: Option<&str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let hsm: Arc<dyn Hsm> =
-            Arc::new(StubHsm { cipher: Aes256Gcm::new(&[9; 32].into()), next_iv: AtomicU64::new(1) });
+        let lies = Arc::new(AtomicBool::new(false));
+        let hsm: Arc<dyn Hsm> = Arc::new(StubHsm {
+            cipher: Aes256Gcm::new(&[9; 32].into()),
+            next_iv: AtomicU64::new(1),
+            lies: Arc::clone(&lies),
+        });
         let stores = PREFIXES.map(|prefix| {
             let secret = Secret::new(SECRET.into());
             let credential = xks_proxy::sigv4::Credential::new(ACCESS_KEY_ID, secret).unwrap();
@@ -157,7 +167,7 @@ impl Proxy {
         let (tls, authority_pem) = tls_name.map(certified).unzip();
         let url = format!("{}://127.0.0.1:{port}", if tls.is_some() { "https" } else { "http" });
         let server = tokio::spawn(serve(Door(listener), Arc::new(app), tls, std::future::pending()));
-        Self { url, log, authority_pem, server }
+        Self { url, log, authority_pem, lies, server }
     }
 
     /// Nothing listens from now on, and every connection is closed.

@@ -5,7 +5,7 @@
 use super::super::key::KeyOperation;
 use super::super::parameters as check;
 use super::super::{KmsException, KmsFailure};
-use super::{Account, page};
+use super::{Account, Page, page};
 use std::time::Duration;
 
 /// Aliases of one account, at the most; a limit of this model, not of AWS.
@@ -90,7 +90,7 @@ impl Account {
         key_id: Option<&str>,
         limit: usize,
         marker: Option<&str>,
-    ) -> Result<(Vec<AliasEntry>, Option<String>), KmsFailure> {
+    ) -> Result<Page<AliasEntry>, KmsFailure> {
         self.admit("ListAliases")?;
         let wanted = match key_id {
             Some(key_id) => {
