@@ -48,7 +48,7 @@ pub(crate) struct CompareArguments {
 /// One side before anything has run.
 enum Source {
     Saved(Side),
-    Scenario { name: String, base: Base, command: String },
+    Scenario { name: String, base: Box<Base>, command: String },
 }
 
 /// Performs `xks-sim compare`.
@@ -73,7 +73,7 @@ pub(crate) fn perform(arguments: &CompareArguments) -> Result<u8, String> {
             Source::Scenario { name, base, command } => {
                 let seeds = chosen.clone();
                 let command = format!("{command} --seeds {} --seed {}", seeds.end - seeds.start, seeds.start);
-                Ok((name, Ok(Plan::new(base, Vec::new(), seeds, Slo::None, command)?)))
+                Ok((name, Ok(Plan::new(*base, Vec::new(), seeds, Slo::None, command)?)))
             }
         }
     };
@@ -132,14 +132,14 @@ fn source(name: &str, set: &[String]) -> Result<Source, String> {
     let base = Base::new(scenario, &origin(name))?;
     let command = format!("cargo run --release -- sweep {name}");
     if varies.is_empty() {
-        return Ok(Source::Scenario { name: name.to_owned(), base, command });
+        return Ok(Source::Scenario { name: name.to_owned(), base: Box::new(base), command });
     }
     let changed = base.set(varies)?;
     let parts: Vec<String> = set.iter().map(|text| text.trim().to_owned()).collect();
     let given: String = parts.iter().map(|part| format!(" --vary '{part}'")).collect();
     Ok(Source::Scenario {
         name: format!("{name} with {}", parts.join(", ")),
-        base: changed,
+        base: Box::new(changed),
         command: format!("{command}{given}"),
     })
 }
