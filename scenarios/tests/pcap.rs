@@ -1,5 +1,9 @@
 //! `xks-sim run --pcap`: tshark reads what it wrote, finds HTTP in it, and sees the losses as losses.
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests, outside of #[test] functions"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -118,7 +122,7 @@ fn a_capture_ends_at_its_limit_and_says_where() {
     assert!(line.contains("where the next packet would exceed 20000 bytes (--pcap-bytes-max)"), "{line}");
     let length = std::fs::metadata(directory.path().join("x.pcapng")).unwrap().len();
     assert!((15_000..=20_000).contains(&length), "{length}");
-    assert_eq!(line.contains(&format!(" {} packets;", count(directory.path(), "tcp"))), true, "{line}");
+    assert!(line.contains(&format!(" {} packets;", count(directory.path(), "tcp"))), "{line}");
 }
 
 #[test]

@@ -27,11 +27,7 @@ pub fn changes(first: &str, second: &str) -> (Vec<Change>, usize) {
     let keys = first.keys().chain(second.keys().filter(|key| !first.contains_key(*key)));
     let mut changes: Vec<Change> = keys
         .filter(|key| first.get(*key) != second.get(*key))
-        .map(|key| Change {
-            key: key.clone(),
-            a: first.get(key).map(shown),
-            b: second.get(key).map(shown),
-        })
+        .map(|key| Change { key: key.clone(), a: first.get(key).map(shown), b: second.get(key).map(shown) })
         .collect();
     changes.sort_by(|left, right| left.key.cmp(&right.key));
     let more = changes.len().saturating_sub(CHANGES_MAX);
