@@ -1,24 +1,29 @@
 //! A scenario in words, for `xks-sim show`.
 //!
-//! Place on the map: `main` prints it; it reads a [`Scenario`] and nothing else.
+//! Place on the map: `main` prints it; it reads a [`Scenario`] and nothing else. `topology` and `timeline` draw.
 
+mod timeline;
+mod topology;
+
+use crate::report::Style;
 use crate::scenario::{Scenario, TlsVersion};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What happens, to whom, when it strikes in real life, what must hold, and the file itself. At most 100 columns wide,
-/// except for the file.
-pub fn explain(scenario: &Scenario) -> String {
+/// What happens, to whom, when it strikes in real life, what must hold, and the file itself. As wide as the terminal, within
+/// 40 to 120 columns, and its text at most 100, except for the file.
+pub fn explain(scenario: &Scenario, style: Style) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = write_explanation(&mut text, scenario);
+    let _ = write_explanation(&mut text, scenario, style);
     text
 }
 
-fn write_explanation(text: &mut String, scenario: &Scenario) -> std::fmt::Result {
+fn write_explanation(text: &mut String, scenario: &Scenario, style: Style) -> std::fmt::Result {
+    let width = style.width.clamp(40, 120);
     writeln!(text, "{}: {}\n", scenario.name, scenario.title)?;
     if !scenario.about.is_empty() {
-        writeln!(text, "{}\n", wrap(&scenario.about, 100))?;
+        writeln!(text, "{}\n", wrap(&scenario.about, width.min(100)))?;
     }
     let tls = match scenario.topology.tls {
         TlsVersion::Off => "plain HTTP",
@@ -38,6 +43,7 @@ fn write_explanation(text: &mut String, scenario: &Scenario) -> std::fmt::Result
         scenario.hsm.sessions_max,
         scenario.proxy.deadline_ms
     )?;
+    writeln!(text, "\n{}", topology::topology(scenario, style, width))?;
     for (index, service) in scenario.services.iter().enumerate() {
         writeln!(text, "{}{}", if index == 0 { "Services  " } else { "          " }, service.title())?;
     }
@@ -51,6 +57,10 @@ fn write_explanation(text: &mut String, scenario: &Scenario) -> std::fmt::Result
         }
     }
     writeln!(text, "          {} ends\n", clock(scenario.duration))?;
+    let bars = timeline::timeline(scenario, style, width);
+    if !bars.is_empty() {
+        writeln!(text, "{bars}")?;
+    }
     writeln!(text, "Run it with: xks-sim run {}\n", scenario.name)?;
     writeln!(text, "The file:\n")?;
     scenario.text.lines().try_for_each(|line| writeln!(text, "    {line}"))
@@ -66,7 +76,8 @@ fn clock(time: Duration) -> String {
     }
 }
 
-fn wrap(text: &str, width: usize) -> String {
+/// Broken between words into lines of at most so many characters, as far as words are shorter.
+pub(crate) fn wrap(text: &str, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         match lines.last_mut() {

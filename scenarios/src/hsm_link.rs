@@ -276,7 +276,7 @@ impl HsmLinks {
         let endpoint = |hsm: &usize| {
             let link = self.link(proxy, *hsm).ok_or_else(|| format!("no HSM {hsm} or no proxy {proxy}"))?;
             let line = Line {
-                network: self.network.clone(),
+                network: self.network.of_proxy(proxy),
                 address: HSM_ADDRESSES_BEGIN + hsm,
                 link: link.clone(),
             };

@@ -5,6 +5,7 @@
 
 use crate::kms::violations::{Invariant, Violations, X1, X2, X5};
 use crate::result::Check;
+use memchr::memmem::Finder;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use xks_proxy::events::{AuditEvent, Operation, Subscriber};
@@ -75,7 +76,7 @@ const ANSWER_SLACK: Duration = Duration::from_millis(2);
 pub struct AuditWatch {
     deadline: Duration,
     /// What no event may show: each with what it is.
-    secrets: Vec<(&'static str, String)>,
+    secrets: Vec<(&'static str, Finder<'static>)>,
     clock: crate::clock::Clock,
     seen: Mutex<Seen>,
 }
@@ -90,7 +91,7 @@ struct Seen {
 }
 
 /// Whether a field that holds text shows `secret`. The fields themselves, not the JSON of them: escaping could hide it.
-fn shows(event: &AuditEvent, secret: &str) -> bool {
+fn shows(event: &AuditEvent, secret: &Finder<'_>) -> bool {
     let AuditEvent {
         time: _,
         request_id,
@@ -126,12 +127,14 @@ fn shows(event: &AuditEvent, secret: &str) -> bool {
         detail,
         shadow_denied,
     ];
-    optional.into_iter().flatten().chain([request_id]).any(|text| text.contains(secret))
+    optional.into_iter().flatten().chain([request_id]).any(|text| secret.find(text.as_bytes()).is_some())
 }
 
 impl AuditWatch {
     /// Expects answers within `deadline`, and nowhere one of the secrets, which come with what each is.
     pub fn new(clock: crate::clock::Clock, deadline: Duration, secrets: Vec<(&'static str, String)>) -> Self {
+        let finder = |secret: String| Finder::new(secret.as_bytes()).into_owned();
+        let secrets = secrets.into_iter().map(|(what, secret)| (what, finder(secret))).collect();
         Self { deadline, secrets, clock, seen: Mutex::default() }
     }
 

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | order of the steps, events, health checks | [`model`], obeying [`settings`] |
 //! | admit | [`key`], [`quota`] |
-//! | inner encryption, the blob | [`inner`] |
+//! | inner encryption, the blob | [`inner`], and [`payload`] for what callers bring along |
 //! | write and sign the request | [`requests`], [`sigv4`] |
 //! | connections, patience, retry | [`client`], [`http1`] |
 //! | read the answer, hold the proxy to its promises | [`answers`], [`violations`] |
@@ -30,7 +30,8 @@ pub mod inner;
 pub mod key;
 pub mod lifecycle;
 pub mod model;
-mod parameters;
+pub(crate) mod parameters;
+pub mod payload;
 pub mod quota;
 pub mod reliability;
 pub mod requests;
@@ -85,11 +86,13 @@ pub struct Requester<'a> {
     pub principal_arn: &'a str,
     /// `kmsViaService`.
     pub via_service: Option<&'a str>,
+    /// `kmsRequestId`, where the caller's own request has one; KMS draws one otherwise.
+    pub request_id: Option<&'a str>,
 }
 
 impl<'a> From<&'a Caller> for Requester<'a> {
     fn from(caller: &'a Caller) -> Self {
-        Self { principal_arn: caller.principal_arn, via_service: caller.via_service }
+        Self { principal_arn: caller.principal_arn, via_service: caller.via_service, request_id: None }
     }
 }
 

@@ -36,11 +36,15 @@
 //! | [`fault`], [`scenario`], [`catalogue`] | what goes wrong, and the files that say so |
 //! | [`intruder`] | somebody without a credential |
 //! | [`world`] | all of it together; start at [`world::live`] |
-//! | [`trace`], [`recording`], [`invariants`] | what happened, its digest, and what must always hold |
+//! | [`trace`], [`recording`], [`gauges`], [`invariants`] | what happened, its digest, how full it was, and what must always hold |
 //! | [`observer`], [`request`], [`replay`], [`trace_file`] | a run looked at event by event: kept in a file, done again, written out |
 //! | [`run`], [`result`], [`report`], [`explain`] | from a scenario to a page |
-//! | [`sweep`], [`statistics`] | "what if?": many runs, and what they say together |
+//! | [`stages`], [`budget`] | where the time of proxy calls goes |
+//! | [`draft`] | from a few answers to a scenario |
+//! | [`sweep`], [`compare`], [`size`], [`statistics`] | "what if?": many runs, and what they say together |
 //! | [`hostile`] | malformed, forged and hostile requests for any proxy, over real sockets |
+//! | [`kms_endpoint`] | the model of KMS for SDKs and the AWS CLI, over real sockets, in front of a real proxy |
+//! | [`real_endpoint`] | the way to a real proxy, for the last two |
 //! | [`real_hsm`] | a real PKCS#11 library behind the simulated HSMs |
 
 #![forbid(unsafe_code)]
@@ -52,19 +56,25 @@ compile_error!(
 );
 
 pub mod balancer;
+pub mod budget;
 pub mod catalogue;
 pub mod clock;
+pub mod compare;
+pub mod draft;
 pub mod environment;
 pub mod explain;
 pub mod fault;
+pub mod gauges;
 pub mod hostile;
 pub mod hsm_link;
 pub mod intruder;
 pub mod invariants;
 pub mod kms;
+pub mod kms_endpoint;
 pub mod net;
 pub mod observer;
 pub mod processor;
+pub mod real_endpoint;
 pub mod real_hsm;
 pub mod recording;
 pub mod replay;
@@ -74,8 +84,11 @@ pub mod result;
 pub mod run;
 pub mod scenario;
 pub mod services;
+mod sha256;
 mod sheet;
 pub mod simulated_tls;
+pub mod size;
+pub mod stages;
 pub mod statistics;
 pub mod streams;
 pub mod sweep;

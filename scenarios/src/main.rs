@@ -1,4 +1,5 @@
-//! `xks-sim`: runs scenarios and shows what they did, and aims hostile requests at real proxies.
+//! `xks-sim`: runs scenarios and shows what they did, aims hostile requests at real proxies, and stands in for AWS KMS in
+//! front of one.
 //!
 //! Place on the map: with [`commands`], the only place of this crate that reads arguments, files and the terminal, and
 //! writes to them.
@@ -13,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod commands;
 
 use clap::{Parser, Subcommand};
-use commands::{exit, fuzz, list, replay, run, show, sweep};
+use commands::{budget, compare, exit, fuzz, kms, list, new, replay, run, schema, show, size, sweep};
 use std::process::ExitCode;
 
 /// Simulates an AWS KMS External Key Store in trouble: the real proxy core between a model of KMS with its downstream
@@ -38,10 +39,22 @@ enum Command {
         /// A name from `xks-sim list`, or the path of a scenario file.
         scenario: String,
     },
+    /// Ask a few questions, or take flags, and write a commented scenario of your own.
+    New(new::NewArguments),
+    /// Print the JSON Schema of scenario files, for editors.
+    Schema,
     /// Turn one or two knobs of a scenario and see where it stops to hold: a chart or a heat map, and the limit.
     Sweep(sweep::SweepArguments),
+    /// Find how many HSMs, proxies and sessions meet a rate and an SLO with an HSM down.
+    Size(size::SizeArguments),
+    /// Run a scenario and see where KMS's 250 ms go: network, TLS, proxy, HSM, at the median and the high percentiles.
+    Budget(budget::BudgetArguments),
+    /// Set two runs or sweeps side by side, and say which differences are beyond chance.
+    Compare(compare::CompareArguments),
     /// Send malformed, forged and hostile requests to a running XKS proxy, yours or your vendor's, and judge the answers.
     Fuzz(fuzz::FuzzArguments),
+    /// Serve the model of AWS KMS to AWS SDKs and the AWS CLI, in front of a running XKS proxy, yours or your vendor's.
+    Kms(kms::KmsArguments),
 }
 
 fn main() -> ExitCode {
@@ -59,8 +72,14 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => replay::perform(&arguments),
         Command::List => list::perform(),
         Command::Show { scenario } => show::perform(&scenario),
+        Command::New(arguments) => new::perform(&arguments),
+        Command::Schema => schema::perform(),
         Command::Sweep(arguments) => sweep::perform(&arguments),
+        Command::Size(arguments) => size::perform(&arguments),
+        Command::Budget(arguments) => budget::perform(&arguments),
+        Command::Compare(arguments) => compare::perform(&arguments),
         Command::Fuzz(arguments) => fuzz::perform(&arguments),
+        Command::Kms(arguments) => kms::perform(&arguments),
     };
     ExitCode::from(outcome.unwrap_or_else(|message| {
         eprintln!("xks-sim: {message}");

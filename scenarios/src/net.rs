@@ -10,10 +10,12 @@
 //! - [`fault`]: what the timeline of a scenario does to a link.
 //! - [`packet`]: what a link must know of a packet and of its connection.
 //! - [`tcp`]: connections as Linux's kernel has them.
+//! - [`capture`]: its packets as Wireshark reads them.
 //! - [`calibration`]: how far those agree with a kernel's.
 
 pub mod burst;
 pub mod calibration;
+pub mod capture;
 pub mod fault;
 pub mod histogram;
 pub mod latency;

@@ -13,7 +13,7 @@
 
 use crate::clock::Clock;
 use crate::net::tcp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use xks_proxy::server::Listen;
+
+/// Hand-overs that are remembered for who looks: more than there are requests in flight.
+const HANDED_OVER_MAX: usize = 4_096;
 
 /// The cores of one host.
 pub struct Processor {
@@ -47,6 +50,9 @@ struct State {
     next_job: u64,
     /// How many times as long everything takes, for each fault in force.
     factors: Vec<f64>,
+    /// For who looks where the time went: when what had arrived was handed over, and how long that took. `None` if nobody
+    /// looks.
+    handed_over: Option<VecDeque<(Duration, Duration)>>,
 }
 
 impl State {
@@ -104,14 +110,45 @@ impl Processor {
             waiting: BTreeMap::new(),
             next_job: 0,
             factors: Vec::new(),
+            handed_over: None,
         };
         Self { clock, request, greeting: handshake.unwrap_or(request), state: Mutex::new(state) }
+    }
+
+    /// From now on [`waited_for_one_begun`](Self::waited_for_one_begun) can tell.
+    pub(crate) fn watch(&self) {
+        self.state().handed_over = Some(VecDeque::new());
+    }
+
+    /// How long the request waited for a core and had it, that the proxy began to serve so long ago; `None` when that is not
+    /// known. Each is told once.
+    pub(crate) fn waited_for_one_begun(&self, ago: Duration) -> Option<Duration> {
+        let began = self.clock.now().checked_sub(ago)?;
+        let mut state = self.state();
+        let handed_over = state.handed_over.as_mut()?;
+        let place = handed_over.iter().rposition(|(at, _)| *at == began)?;
+        handed_over.remove(place).map(|(_, waited)| waited)
+    }
+
+    fn note_handed_over(&self, arrived: Duration) {
+        let now = self.clock.now();
+        if let Some(handed_over) = &mut self.state().handed_over {
+            if handed_over.len() >= HANDED_OVER_MAX {
+                handed_over.pop_front();
+            }
+            handed_over.push_back((now, now.saturating_sub(arrived)));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.advance(self.clock.now());
         state
+    }
+
+    /// Requests and handshakes that wait for a core.
+    pub fn waiting(&self) -> usize {
+        self.state().queue.len()
     }
 
     /// From now on everything takes `factor` times as long, what already waits too. Factors multiply.
@@ -219,6 +256,7 @@ struct Held {
     bytes: Vec<u8>,
     read: usize,
     job: u64,
+    arrived: Duration,
 }
 
 impl BusyStream {
@@ -240,6 +278,9 @@ impl BusyStream {
         let Some(waiting) = held else { return Poll::Ready(Ok(())) };
         if !processor.is_done(waiting.job, context.waker()) {
             return Poll::Pending;
+        }
+        if waiting.read == 0 {
+            processor.note_handed_over(waiting.arrived);
         }
         let rest = waiting.bytes.get(waiting.read..).unwrap_or_default();
         let part = rest.len().min(buffer.remaining());
@@ -283,7 +324,7 @@ impl AsyncRead for BusyStream {
         let job = this.processor.book(work);
         let bytes = buffer.filled().get(before..).unwrap_or_default().to_vec();
         buffer.set_filled(before);
-        this.held = Some(Held { bytes, read: 0, job });
+        this.held = Some(Held { bytes, read: 0, job, arrived: this.processor.clock.now() });
         Self::hand_over(&this.processor, &mut this.held, context, buffer)
     }
 }

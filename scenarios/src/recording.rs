@@ -3,17 +3,19 @@
 //! Place on the map: the [`Recorder`] that `world` hands to every part. It keeps figures, not events, so that a long
 //! run needs no more memory than a short one; only a determinism check keeps the lines too.
 
-use crate::kms::KmsFailure;
+use crate::kms::{KmsException, KmsFailure};
 use crate::observer::{Observer, Seen};
 use crate::request::RequestLabel;
 use crate::result::{ErrorCount, Percentiles, XksResult};
 use crate::services::ServiceStats;
+use crate::sha256;
 use crate::trace::{Event, Recorder, ServiceOutcome, XksOutcome};
+use aws_lc_rs::digest::{Context, SHA256};
 use hdrhistogram::Histogram;
-use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -60,6 +62,14 @@ pub struct ServiceFigures {
     pub ok: Vec<u64>,
     /// Failures per bucket.
     pub failed: Vec<u64>,
+    /// Served from a cached data key, per bucket.
+    pub cached: Vec<u64>,
+    /// Served by a key held in a running resource, per bucket.
+    pub held: Vec<u64>,
+    /// KMS calls that its SDK repeated, per bucket.
+    pub retries: Vec<u64>,
+    /// KMS calls that ended in each exception, per bucket.
+    pub exceptions: BTreeMap<KmsException, Vec<u64>>,
     /// Before the first fault, from there until everything should be well again, and since then.
     pub phases: [Phase; 3],
     /// The same told fault by fault, for the words of the report.
@@ -95,7 +105,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 /// Orders KMS failures in a map: exception, row and message.
-pub type KmsFailureKey = (crate::kms::KmsException, u8, std::borrow::Cow<'static, str>);
+pub type KmsFailureKey = (KmsException, u8, Cow<'static, str>);
 
 /// The figures and the digest of a run.
 pub struct Recording {
@@ -110,7 +120,7 @@ pub struct Recording {
 }
 
 struct Inner {
-    hash: Sha256,
+    hash: Context,
     line: String,
     lines: Option<Vec<String>>,
     observers: Vec<Rc<RefCell<dyn Observer>>>,
@@ -131,6 +141,7 @@ struct XksFigures {
     /// Of the open bucket: a histogram, so that a bucket of hours takes no more memory than one of seconds.
     open: Histogram<u64>,
     p50_ms: Vec<Option<f64>>,
+    p90_ms: Vec<Option<f64>>,
     p99_ms: Vec<Option<f64>>,
     per_bucket: Vec<u64>,
     phases: [Phase; 3],
@@ -161,6 +172,11 @@ pub fn bucket_for(duration: Duration) -> Duration {
     Duration::from_millis(width.unwrap_or(14_400_000))
 }
 
+/// How many buckets of this width a run of this length has.
+pub fn buckets_in(duration: Duration, bucket: Duration) -> usize {
+    index(duration.saturating_sub(Duration::from_nanos(1)), bucket) + 1
+}
+
 impl Recording {
     /// Starts recording a run with so many services.
     ///
@@ -175,10 +191,13 @@ impl Recording {
         keep_lines: bool,
     ) -> Result<Self, hdrhistogram::CreationError> {
         let bucket = bucket_for(duration);
-        let buckets = index(duration.saturating_sub(Duration::from_nanos(1)), bucket) + 1;
+        let buckets = buckets_in(duration, bucket);
         let figures = ServiceFigures {
             ok: vec![0; buckets],
             failed: vec![0; buckets],
+            cached: vec![0; buckets],
+            held: vec![0; buckets],
+            retries: vec![0; buckets],
             stats: ServiceStats::new(&faults),
             ..ServiceFigures::default()
         };
@@ -193,7 +212,7 @@ impl Recording {
             bucket,
             requests: RequestLabel::default(),
             inner: RefCell::new(Inner {
-                hash: Sha256::new(),
+                hash: Context::new(&SHA256),
                 line: String::with_capacity(256),
                 lines: keep_lines.then(Vec::new),
                 observers: Vec::new(),
@@ -210,6 +229,7 @@ impl Recording {
                     open_bucket: 0,
                     open: histogram()?,
                     p50_ms: vec![None; buckets],
+                    p90_ms: vec![None; buckets],
                     p99_ms: vec![None; buckets],
                     per_bucket: vec![0; buckets],
                     phases: [Phase::default(); 3],
@@ -247,13 +267,13 @@ impl Recording {
         let inner = &mut *inner;
         inner.xks.close_bucket();
         inner.observers.clear();
-        let digest = std::mem::take(&mut inner.hash).finalize();
+        let digest = sha256::finish(std::mem::replace(&mut inner.hash, Context::new(&SHA256)));
         let mut outcomes: Vec<(String, u64)> = inner
             .xks
             .outcomes
             .iter()
             .filter(|(outcome, _)| **outcome != XksOutcome::Ok)
-            .map(|(outcome, count)| (outcome_in_words(*outcome), *count))
+            .map(|(outcome, count)| (outcome_in_words(*outcome).into_owned(), *count))
             .collect();
         outcomes.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
         Finished {
@@ -277,6 +297,7 @@ impl Recording {
                 latency_outside_faults: percentiles(&inner.xks.outside),
                 outcomes,
                 p50_ms: std::mem::take(&mut inner.xks.p50_ms),
+                p90_ms: std::mem::take(&mut inner.xks.p90_ms),
                 p99_ms: std::mem::take(&mut inner.xks.p99_ms),
                 per_bucket: std::mem::take(&mut inner.xks.per_bucket),
             },
@@ -329,6 +350,12 @@ impl Recorder for Recording {
                     if let Some(phase) = figures.phases.get_mut(self.phase(event.at)) {
                         phase.calls += 1;
                     }
+                    if let Some(failure) = &event.failure {
+                        let buckets = figures.ok.len();
+                        let series =
+                            figures.exceptions.entry(failure.exception).or_insert_with(|| vec![0; buckets]);
+                        count_in(series, index(self.clock.now(), self.bucket));
+                    }
                 }
             }
             Event::Xks(event) => {
@@ -350,6 +377,12 @@ impl Recorder for Recording {
         }
     }
 
+    fn retry(&self, service: usize) {
+        if let Some(figures) = self.inner.borrow_mut().services.get_mut(service) {
+            count_in(&mut figures.retries, index(self.clock.now(), self.bucket));
+        }
+    }
+
     fn now(&self) -> Duration {
         self.clock.now()
     }
@@ -359,8 +392,16 @@ impl Recorder for Recording {
     }
 }
 
-fn index(at: Duration, bucket: Duration) -> usize {
-    usize::try_from(at.as_nanos() / bucket.as_nanos().max(1)).unwrap_or(usize::MAX)
+/// One more in this bucket, if it lies within the run.
+fn count_in(series: &mut [u64], bucket: usize) {
+    if let Some(slot) = series.get_mut(bucket) {
+        *slot += 1;
+    }
+}
+
+/// Number of the bucket that holds this time.
+pub(crate) fn index(at: Duration, bucket: Duration) -> usize {
+    usize::try_from(nanoseconds(at) / nanoseconds(bucket).max(1)).unwrap_or(usize::MAX)
 }
 
 /// When a request came in, as far as it matters to the figures.
@@ -401,23 +442,23 @@ impl ServiceFigures {
                     *count += 1;
                     *first = (*first).min(at);
                 }
-                if let Some(slot) = self.failed.get_mut(bucket) {
-                    *slot += 1;
-                }
+                count_in(&mut self.failed, bucket);
                 return;
             }
             ServiceOutcome::ServedByKms => self.succeeded(at),
-            ServiceOutcome::ServedFromCache => self.from_cache += 1,
+            ServiceOutcome::ServedFromCache => {
+                self.from_cache += 1;
+                count_in(&mut self.cached, bucket);
+            }
             ServiceOutcome::ServedByHeldKey => {
                 self.from_held_key += 1;
+                count_in(&mut self.held, bucket);
                 if over {
                     self.succeeded(at);
                 }
             }
         }
-        if let Some(slot) = self.ok.get_mut(bucket) {
-            *slot += 1;
-        }
+        count_in(&mut self.ok, bucket);
     }
 
     /// A success that proves something.
@@ -467,9 +508,7 @@ impl XksFigures {
             self.open_bucket = bucket;
         }
         self.open.saturating_record(took_us);
-        if let Some(slot) = self.per_bucket.get_mut(bucket) {
-            *slot += 1;
-        }
+        count_in(&mut self.per_bucket, bucket);
     }
 
     fn close_bucket(&mut self) {
@@ -477,11 +516,11 @@ impl XksFigures {
             return;
         }
         let at = |quantile| milliseconds(self.open.value_at_quantile(quantile));
-        let (p50, p99) = (at(0.5), at(0.99));
-        if let (Some(p50_slot), Some(p99_slot)) =
-            (self.p50_ms.get_mut(self.open_bucket), self.p99_ms.get_mut(self.open_bucket))
+        for (series, quantile) in [(&mut self.p50_ms, 0.5), (&mut self.p90_ms, 0.9), (&mut self.p99_ms, 0.99)]
         {
-            (*p50_slot, *p99_slot) = (Some(p50), Some(p99));
+            if let Some(slot) = series.get_mut(self.open_bucket) {
+                *slot = Some(at(quantile));
+            }
         }
         self.open.reset();
     }
@@ -506,10 +545,10 @@ fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
     }
 }
 
-pub(crate) fn outcome_in_words(outcome: XksOutcome) -> String {
+pub(crate) fn outcome_in_words(outcome: XksOutcome) -> Cow<'static, str> {
     match outcome {
         XksOutcome::Ok => "answered".into(),
-        XksOutcome::Error { name, status } => format!("{} ({status})", name.as_str()),
+        XksOutcome::Error { name, status } => format!("{} ({status})", name.as_str()).into(),
         XksOutcome::NoConnection => "no TCP connection".into(),
         XksOutcome::NoTls => "no TLS connection".into(),
         XksOutcome::TimedOut => "no answer in time".into(),
@@ -517,13 +556,27 @@ pub(crate) fn outcome_in_words(outcome: XksOutcome) -> String {
     }
 }
 
+/// Every event has three of these, and a `u64` is written several times as fast as the `u128` of [`Duration::as_nanos`]; it
+/// holds 584 years.
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(time.subsec_nanos()))
+}
+
+/// How a KMS call ended, written without a string of its own.
+struct Ending<'a>(&'a Option<KmsFailure>);
+
+impl fmt::Display for Ending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("ok"),
+            Some(failure) => write!(f, "{} row {}", failure.exception.as_str(), failure.row),
+        }
+    }
+}
+
 /// One event as a line. Whatever may differ between equal runs stays out.
 fn write_line(line: &mut String, now: Duration, event: &Event) {
-    let failure = |failure: &Option<KmsFailure>| match failure {
-        None => String::from("ok"),
-        Some(failure) => format!("{} row {}", failure.exception.as_str(), failure.row),
-    };
-    let now_ns = now.as_nanos();
+    let now_ns = nanoseconds(now);
     // Writing to a String cannot fail.
     let _ = match event {
         Event::Service(event) => {
@@ -531,15 +584,15 @@ fn write_line(line: &mut String, now: Duration, event: &Event) {
                 line,
                 "{now_ns} service {} at {} took {} ",
                 event.service,
-                event.at.as_nanos(),
-                event.took.as_nanos()
+                nanoseconds(event.at),
+                nanoseconds(event.took)
             );
             match &event.outcome {
                 ServiceOutcome::ServedByKms => writeln!(line, "kms"),
                 ServiceOutcome::ServedFromCache => writeln!(line, "cache"),
                 ServiceOutcome::ServedByHeldKey => writeln!(line, "held key"),
                 ServiceOutcome::Failed { visible, kms, attempts } => {
-                    writeln!(line, "failed after {attempts}: {visible}: {}", failure(kms))
+                    writeln!(line, "failed after {attempts}: {visible}: {}", Ending(kms))
                 }
             }
         }
@@ -548,16 +601,16 @@ fn write_line(line: &mut String, now: Duration, event: &Event) {
             "{now_ns} kms {} for service {} at {} took {} {}",
             event.operation.as_str(),
             event.service,
-            event.at.as_nanos(),
-            event.took.as_nanos(),
-            failure(&event.failure)
+            nanoseconds(event.at),
+            nanoseconds(event.took),
+            Ending(&event.failure)
         ),
         Event::Xks(event) => writeln!(
             line,
             "{now_ns} xks from host {} at {} took {} {}{}",
             event.kms_host,
-            event.at.as_nanos(),
-            event.took.as_nanos(),
+            nanoseconds(event.at),
+            nanoseconds(event.took),
             outcome_in_words(event.outcome),
             if event.fresh_connection { " on a new connection" } else { "" }
         ),
@@ -637,6 +690,7 @@ mod tests {
                     took: Duration::from_millis(ms),
                     fresh_connection: false,
                     outcome: XksOutcome::Ok,
+                    stages: crate::trace::XksStages::default(),
                 }));
             };
             (1..=100).for_each(call);

@@ -1,15 +1,23 @@
-//! Renders a finished run for three readers: a terminal, a browser (and the board behind it), a program.
+//! Renders a finished run for its readers: a terminal, a browser (and the board behind it), a ticket, a spreadsheet, a CI
+//! server, a program.
 //!
 //! Place on the map: the last station; it takes a [`RunResult`] and returns text. It reads nothing and writes nothing.
-//! `story` words the facts, `human` the numbers, `chart` draws, `terminal` and `html` lay out.
+//! `story` words the facts, `human` the numbers, `chart` and `topology` draw; `terminal`, `html`, `markdown`, `csv` and `junit` lay out.
 
 mod chart;
+mod csv;
 mod html;
 mod human;
+mod junit;
+mod markdown;
 mod story;
 mod terminal;
+mod topology;
 
+pub use csv::csv;
 pub use html::html;
+pub use junit::junit;
+pub use markdown::markdown;
 pub use terminal::{Style, terminal};
 
 use crate::result::RunResult;

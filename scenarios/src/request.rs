@@ -71,33 +71,3 @@ impl<F: Future + Unpin> Future for Followed<F> {
         this.label.during(this.request, || Pin::new(work).poll(context))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_of_two_requests_in_turn_finds_its_own_label() {
-        let label = RequestLabel::default();
-        let (first, second) = (label.begin(4), label.begin(7));
-        let look = |label: RequestLabel| {
-            Box::pin(async move {
-                let before = label.at_hand();
-                tokio::task::yield_now().await;
-                (before, label.at_hand())
-            })
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let found = runtime.block_on(async {
-            tokio::join!(
-                label.follow(first, look(label.clone())),
-                label.follow(second, look(label.clone())),
-                look(label.clone())
-            )
-        });
-        assert_eq!(found.0, (Some(first), Some(first)));
-        assert_eq!(found.1, (Some(second), Some(second)));
-        assert_eq!((found.2, label.at_hand()), ((None, None), None));
-        assert_eq!((first.number, second.number, second.service), (1, 2, 7));
-    }
-}

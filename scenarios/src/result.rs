@@ -40,6 +40,10 @@ pub struct RunResult {
     pub services: Vec<ServiceResult>,
     /// The proxy calls as KMS saw them.
     pub xks: XksResult,
+    /// How full the proxies and the HSMs were.
+    pub queues: QueueResult,
+    /// What there is: the figures behind the picture of the topology.
+    pub world: WorldResult,
     /// What the owner of the key store saw of it in the KMS console, beside the true figures.
     pub console: ConsoleResult,
     /// AWS's alarms on the key store, whether they rang or not.
@@ -112,6 +116,73 @@ pub struct ServiceResult {
     pub ok: Vec<u64>,
     /// Requests that failed, per bucket.
     pub failed: Vec<u64>,
+    /// Of those that succeeded: served from a cached data key, per bucket.
+    pub cached: Vec<u64>,
+    /// Of those that succeeded: served by a key held in a running resource, per bucket.
+    pub held: Vec<u64>,
+    /// KMS calls that its SDK repeated, per bucket; not multiplied by `represents`.
+    pub retries: Vec<u64>,
+    /// KMS calls that failed, by exception, in the order of the first: retries included, not multiplied by `represents`.
+    pub exceptions: Vec<ExceptionSeries>,
+}
+
+/// One KMS exception over time.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExceptionSeries {
+    /// The class: `KMSInvalidStateException`.
+    pub exception: String,
+    /// KMS calls that ended in it, per bucket.
+    pub per_bucket: Vec<u64>,
+}
+
+/// How full the queues were: per bucket, the most at once at any one proxy, or at any one HSM.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct QueueResult {
+    /// Requests in flight that a proxy lets in.
+    pub in_flight_max: u64,
+    /// Operations that an HSM works on at once.
+    pub hsm_parallel_max: u64,
+    /// Sessions that an HSM has.
+    pub hsm_sessions_max: u64,
+    /// Requests in flight at a proxy.
+    pub in_flight: Vec<u64>,
+    /// Requests and TLS handshakes that wait for a core of a proxy.
+    pub waiting: Vec<u64>,
+    /// Operations that an HSM works on.
+    pub hsm_running: Vec<u64>,
+    /// Operations that wait at an HSM, each holding a session.
+    pub hsm_queued: Vec<u64>,
+}
+
+/// What there is in the simulated world.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct WorldResult {
+    /// KMS hosts that call the proxies.
+    pub kms_hosts: u64,
+    /// Between KMS and the proxies: `off`, `1.2` or `1.3`.
+    pub tls: String,
+    /// Round-trip time between KMS and the proxies.
+    pub rtt_ms: f64,
+    /// Share of packets lost on that link without a fault, to the proxy, 0 to 1.
+    pub loss_there: f64,
+    /// The same on the way back.
+    pub loss_back: f64,
+    /// Availability zones.
+    pub zones: u64,
+    /// Proxies.
+    pub proxies: u64,
+    /// Cores of each proxy.
+    pub proxy_cores: u64,
+    /// Within which a proxy answers.
+    pub deadline_ms: f64,
+    /// HSMs.
+    pub hsms: u64,
+    /// HSMs that each proxy uses: proxy *i* those from *i* on.
+    pub hsms_per_proxy: u64,
+    /// Median time of one operation of an HSM.
+    pub hsm_service_ms: f64,
+    /// Round-trip time between proxies and HSMs; `None` where calls take no way.
+    pub hsm_rtt_ms: Option<f64>,
 }
 
 /// A service's requests in a part of the run.
@@ -176,6 +247,8 @@ pub struct XksResult {
     pub outcomes: Vec<(String, u64)>,
     /// Per bucket.
     pub p50_ms: Vec<Option<f64>>,
+    /// Per bucket.
+    pub p90_ms: Vec<Option<f64>>,
     /// Per bucket.
     pub p99_ms: Vec<Option<f64>>,
     /// Calls per bucket.

@@ -6,12 +6,13 @@
 use crate::clock;
 use crate::invariants;
 use crate::kms::cloudwatch::CloudWatch;
+use crate::net::capture::CaptureSummary;
 use crate::recording::{Phase, ServiceFigures};
 use crate::result::{
-    AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, PhaseResult, RangSpan, RunResult,
-    ServiceResult, Toll,
+    AlarmResult, Check, ConsoleResult, ErrorCount, ExceptionSeries, FaultBand, PhaseResult, RangSpan,
+    RunResult, ServiceResult, Toll, WorldResult,
 };
-use crate::scenario::{Expectation, Scenario};
+use crate::scenario::{Expectation, Scenario, TlsVersion};
 use crate::services::Counted;
 use crate::streams::Streams;
 use crate::world::{self, Options, Remains};
@@ -26,6 +27,8 @@ pub struct Ran {
     pub events: u64,
     /// The trace, if [`Options::keep_lines`] was set.
     pub lines: Option<Vec<String>>,
+    /// What came of [`Options::capture`].
+    pub capture: Option<CaptureSummary>,
 }
 
 /// Runs a scenario.
@@ -70,7 +73,7 @@ fn tolls(counted: &[Counted]) -> Vec<Toll> {
 }
 
 fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remains) -> Ran {
-    let Remains { finished, narratives, interrupted_at, violations, cloudwatch } = remains;
+    let Remains { finished, queues, narratives, interrupted_at, violations, cloudwatch, capture } = remains;
     let span = scenario.fault_span();
     let services: Vec<ServiceResult> = scenario
         .services
@@ -113,6 +116,10 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
                 manual: tolls(&narrative.manual),
                 ok: every(&figures.ok),
                 failed: every(&figures.failed),
+                cached: every(&figures.cached),
+                held: every(&figures.held),
+                retries: figures.retries.clone(),
+                exceptions: exceptions(figures),
             }
         })
         .collect();
@@ -146,6 +153,8 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
             .collect(),
         services,
         xks: finished.xks.clone(),
+        queues,
+        world: world_result(scenario),
         console: console(&cloudwatch, scenario.duration),
         alarms: alarms(&cloudwatch, span.map(|(begins, _)| begins), scenario.duration),
         invariants: invariants::checks(&violations),
@@ -155,7 +164,45 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
     for expectation in &scenario.expectations {
         check_expectation(expectation, scenario, &finished, &mut result);
     }
-    Ran { result, events: finished.events, lines: finished.lines }
+    Ran { result, events: finished.events, lines: finished.lines, capture }
+}
+
+/// The exceptions that a service met, in the order of the first.
+fn exceptions(figures: &ServiceFigures) -> Vec<ExceptionSeries> {
+    let mut met: Vec<_> = figures.exceptions.iter().collect();
+    met.sort_by_key(|(_, series)| series.iter().position(|count| *count > 0).unwrap_or(usize::MAX));
+    met.into_iter()
+        .map(|(exception, series)| ExceptionSeries {
+            exception: exception.as_str().to_owned(),
+            per_bucket: series.clone(),
+        })
+        .collect()
+}
+
+fn world_result(scenario: &Scenario) -> WorldResult {
+    let link = &scenario.link;
+    // Two causes of loss, independent of each other.
+    let both = |one: f64| 1.0 - (1.0 - link.loss) * (1.0 - one);
+    let tls = match scenario.topology.tls {
+        TlsVersion::Off => "off",
+        TlsVersion::V12 => "1.2",
+        TlsVersion::V13 => "1.3",
+    };
+    WorldResult {
+        kms_hosts: scenario.kms.hosts as u64,
+        tls: tls.to_owned(),
+        rtt_ms: link.rtt_ms,
+        loss_there: both(link.loss_there),
+        loss_back: both(link.loss_back),
+        zones: scenario.topology.zones as u64,
+        proxies: scenario.topology.proxies as u64,
+        proxy_cores: scenario.proxy.cores as u64,
+        deadline_ms: scenario.proxy.deadline_ms,
+        hsms: scenario.topology.hsms as u64,
+        hsms_per_proxy: scenario.topology.hsms_per_proxy as u64,
+        hsm_service_ms: scenario.hsm.service_ms,
+        hsm_rtt_ms: scenario.hsm_link.as_ref().map(|link| link.rtt_ms),
+    }
 }
 
 /// `all` makes of a number of simulated requests the number that they represent.

@@ -33,6 +33,15 @@ use std::fmt;
 use std::time::Duration;
 use toml::de::DeTable;
 
+/// Reads the settings of the KMS model from a file of their own: `text`, written as in the section `[kms]`, from the file
+/// `origin`. Ranges are not yet checked.
+///
+/// # Errors
+/// File, line, what is wrong, and the nearest known key.
+pub fn read_kms_settings(origin: &str, text: &str) -> Result<KmsSettings, ScenarioError> {
+    toml::from_str(text).map_err(|error| Place { origin, text }.toml_error(&error, 0))
+}
+
 /// A checked scenario.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -81,6 +90,9 @@ impl fmt::Display for ScenarioError {
 }
 
 impl std::error::Error for ScenarioError {}
+
+/// The JSON Schema (draft 2020-12) of scenario files, for editors.
+pub const SCHEMA: &str = include_str!("../scenario.schema.json");
 
 /// The largest scenario file.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;

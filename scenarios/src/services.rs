@@ -300,6 +300,11 @@ impl ServiceSettings {
         assumptions
     }
 
+    /// Requests of its users per second.
+    pub fn rate_per_s(&self) -> f64 {
+        self.service().load().rate_per_s
+    }
+
     /// How many callers one simulated caller stands for.
     pub fn represents(&self) -> u32 {
         self.service().load().represents

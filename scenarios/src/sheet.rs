@@ -7,7 +7,6 @@
 
 use base64::Engine as _;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use sha2::{Digest as _, Sha256};
 
 /// The report's style, and what a sweep's tables and charts need besides.
 pub(crate) const WHAT_IF_STYLE: &str = concat!(include_str!("report/report.css"), include_str!("sheet.css"));
@@ -76,5 +75,8 @@ impl Frame<'_> {
 
 /// A source as Content-Security-Policy names it: `sha256-…`.
 fn source_hash(source: &str) -> String {
-    format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(Sha256::digest(source.as_bytes())))
+    format!(
+        "sha256-{}",
+        base64::engine::general_purpose::STANDARD.encode(crate::sha256::of(&[source.as_bytes()]))
+    )
 }

@@ -4,7 +4,6 @@
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
-use sha2::{Digest, Sha256};
 
 /// The source of every random stream of a run.
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +20,7 @@ impl Streams {
     /// 32 bytes for a part that takes a seed of its own. `name` says which part: `network`, `hsm`, `workload`,
     /// `faults`, `environment`, `runtime`, `kms`; `index` which of several alike.
     pub fn seed(&self, name: &str, index: u64) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(self.seed.to_le_bytes());
-        hash.update(index.to_le_bytes());
-        hash.update(name.as_bytes());
-        hash.finalize().into()
+        crate::sha256::of(&[&self.seed.to_le_bytes(), &index.to_le_bytes(), name.as_bytes()])
     }
 
     /// A stream of its own for one part.

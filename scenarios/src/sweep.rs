@@ -1,6 +1,6 @@
 //! "What if?": a scenario run again and again with one or two of its settings varied, and where it stops to hold.
 //!
-//! Place on the map: `xks-sim sweep`, `size` and `compare` make a [`Plan`], [`Plan::sweep`] runs it over [`run`](crate::run)
+//! Place on the map: `xks-sim sweep` and `compare` make a [`Plan`], [`Plan::sweep`] runs it over [`run`](crate::run)
 //! on every core, and `page`, `screen` and [`Sweep::json`] show what came of it.
 //!
 //! | module | what it is |
@@ -14,6 +14,7 @@
 //! | [`find`] | and, more closely, by bisection |
 //! | [`outcome`] | all of it, as `sweep.json` and `sweep.csv` |
 //! | `page`, `screen` | for a browser and for a terminal |
+//! | `words` | numbers as people write them |
 
 pub mod cliff;
 pub mod crew;
@@ -26,6 +27,7 @@ pub mod point;
 mod screen;
 pub mod slo;
 pub mod vary;
+pub(crate) mod words;
 
 pub use outcome::Sweep;
 pub use plan::Plan;

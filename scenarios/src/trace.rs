@@ -88,6 +88,19 @@ pub struct XksEvent {
     pub fresh_connection: bool,
     /// How it ended.
     pub outcome: XksOutcome,
+    /// For who looks where the time went; no part of the trace.
+    pub stages: XksStages,
+}
+
+/// What KMS knows of the way of one call of the proxy, beyond what the trace holds.
+#[derive(Clone, Debug, Default)]
+pub struct XksStages {
+    /// `kmsRequestId`, which the proxy's audit event has too.
+    pub kms_request_id: String,
+    /// Until there was a TCP connection, tries that failed included; zero on a kept one.
+    pub connecting: Duration,
+    /// Until there was TLS on it.
+    pub securing: Duration,
 }
 
 /// How a proxy call ended, as KMS saw it.
@@ -116,6 +129,8 @@ pub enum XksOutcome {
 pub trait Recorder {
     /// Takes one event.
     fn emit(&self, event: Event);
+    /// Takes note that the SDK of service number `service` repeats a KMS call now. No event: the call itself is one.
+    fn retry(&self, _service: usize) {}
     /// Simulated time since the start of the run.
     fn now(&self) -> Duration;
     /// Which request events belong to; somebody who does not ask need not keep it.

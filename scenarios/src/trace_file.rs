@@ -26,6 +26,7 @@ use crate::observer::{Observer, Seen};
 use crate::recording::outcome_in_words;
 use crate::trace::{Event, ServiceOutcome};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// Which events are written: those that fit everything that is set.
@@ -91,7 +92,7 @@ enum What<'a> {
         host: usize,
         began_ns: u64,
         took_ns: u64,
-        outcome: String,
+        outcome: Cow<'static, str>,
         fresh_connection: bool,
     },
     Fault {

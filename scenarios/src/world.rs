@@ -12,6 +12,7 @@ use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::environment::SimulatedEnv;
 use crate::fault::{Fault, FaultKind, HsmFault};
+use crate::gauges::{self, Gate, Gauges};
 use crate::hsm_link::{HsmDoors, HsmLinks};
 use crate::intruder::{MARKED_PLAINTEXT, Target, intrude};
 use crate::invariants::{AuditWatch, X8, check_hsm_limits};
@@ -20,14 +21,17 @@ use crate::kms::cloudwatch::CloudWatch;
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
 use crate::kms::violations::Violations;
 use crate::kms::{KmsApi, KmsOperation};
+use crate::net::capture::{Capture, CaptureFile, CaptureSettings, CaptureSummary};
 use crate::net::link::{Link, LinkSettings};
 use crate::net::tcp::Network;
 use crate::observer::Observer;
 use crate::processor::Processor;
-use crate::recording::{Finished, Recording};
+use crate::recording::{Finished, Recording, bucket_for, buckets_in};
+use crate::result::QueueResult;
 use crate::scenario::{Scenario, TlsVersion};
 use crate::services::{self, Narrative, ServiceContext, ServiceHandle};
 use crate::simulated_tls::{Serving, SimulatedTls};
+use crate::stages::{StageBook, WatchedProxy, WatchedRecorder};
 use crate::streams::Streams;
 use crate::trace::{Event, Recorder};
 use aftermath::{check_resumes, check_still_decryptable, keep_blobs};
@@ -43,7 +47,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use xks_proxy::app::Limits;
 use xks_proxy::env::UnixTime;
-use xks_proxy::events::Subscriber;
+use xks_proxy::events::{Several, Subscriber};
 use xks_proxy::hsm::Hsm;
 use xks_proxy::key::API_ROOT;
 use xks_proxy::secret::Secret;
@@ -84,10 +88,14 @@ pub struct Options {
     pub progress: Option<Box<dyn Fn(Duration)>>,
     /// Set by somebody who wants the run to end early: it stops at the next hundredth, with the figures so far.
     pub interrupted: Arc<AtomicBool>,
+    /// Told where each proxy call spends its time, beside the run.
+    pub stages: Option<Arc<StageBook>>,
     /// Stands between each proxy and its HSM, on the HSM's side of a network; a test plants its defects here.
     pub hsm_wrapper: Option<HsmWrapper>,
     /// Stands between KMS and the load balancer; a test plants its defects on the wire here.
     pub dial_wrapper: Option<DialWrapper>,
+    /// Where the packets of the simulated network are written down.
+    pub capture: Option<CaptureFile>,
 }
 
 impl Options {
@@ -100,8 +108,10 @@ impl Options {
             engine: None,
             progress: None,
             interrupted: Arc::default(),
+            stages: None,
             hsm_wrapper: None,
             dial_wrapper: None,
+            capture: None,
         }
     }
 
@@ -116,6 +126,8 @@ impl Options {
 pub struct Remains {
     /// Figures and digest.
     pub finished: Finished,
+    /// How full the proxies and the HSMs were.
+    pub queues: QueueResult,
     /// What each service's story says in words, and its modelling assumptions.
     pub narratives: Vec<Narrative>,
     /// When somebody ended the run early.
@@ -124,6 +136,25 @@ pub struct Remains {
     pub violations: Rc<Violations>,
     /// What CloudWatch showed of the key store when the figures were closed.
     pub cloudwatch: CloudWatch,
+    /// What came of [`Options::capture`].
+    pub capture: Option<CaptureSummary>,
+}
+
+/// Who is told of a proxy's audit events.
+fn subscriber(
+    watch: &Arc<AuditWatch>,
+    options: &Options,
+    processor: Option<&Arc<Processor>>,
+) -> Arc<dyn Subscriber> {
+    let Some(book) = &options.stages else { return Arc::clone(watch) as Arc<dyn Subscriber> };
+    if let Some(processor) = processor {
+        processor.watch();
+    }
+    let (book, processor) = (Arc::clone(book), processor.cloned());
+    Arc::new(Several(vec![
+        Arc::clone(watch) as Arc<dyn Subscriber>,
+        Arc::new(WatchedProxy { book, processor }),
+    ]))
 }
 
 /// Runs the scenario from the first second to the last answer.
@@ -147,7 +178,11 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         .map_err(|error| error.to_string())?,
     );
     recording.show(&options.observers);
-    let network = Network::new(clock.clone());
+    let capture = begin_capture(&clock, scenario, options)?;
+    let network = match &capture {
+        Some(capture) => Network::new(clock.clone()).captured_by(capture.clone()),
+        None => Network::new(clock.clone()),
+    };
     let ledger = IvLedger::new();
     let hsms = hsms::build(&clock, scenario, options, &ledger)?;
     let deadline = Duration::from_secs_f64(scenario.proxy.deadline_ms / 1_000.0);
@@ -166,8 +201,33 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         let (proxies, sessions_max) = (scenario.topology.proxies, scenario.hsm.sessions_max);
         Rc::new(HsmLinks::new(&network, &streams, appliances, proxies, sessions_max, settings))
     });
-    let proxies: Vec<Rc<ProxyHost>> = (0..scenario.topology.proxies)
-        .map(|index| {
+    let processor = || {
+        (scenario.proxy.cpu_request_us > 0.0).then(|| {
+            Arc::new(Processor::new(
+                clock.clone(),
+                scenario.proxy.cores,
+                microseconds(scenario.proxy.cpu_request_us),
+                tls.as_ref().map(|_| microseconds(scenario.proxy.cpu_handshake_us)),
+            ))
+        })
+    };
+    let processors: Vec<_> = (0..scenario.topology.proxies).map(|_| processor()).collect();
+    let bucket = bucket_for(scenario.duration);
+    let gauges = Arc::new(Gauges::new(
+        clock.clone(),
+        (bucket, buckets_in(scenario.duration, bucket)),
+        gauges::Limits {
+            in_flight_max: scenario.proxy.in_flight_max,
+            parallel_max: scenario.hsm.parallel_max,
+            sessions_max: scenario.hsm.sessions_max,
+        },
+        processors.clone(),
+        hsms.iter().map(|(_, control)| control.clone()).collect(),
+    ));
+    let proxies: Vec<Rc<ProxyHost>> = processors
+        .into_iter()
+        .enumerate()
+        .map(|(index, processor)| {
             let numbers = (index..index + scenario.topology.hsms_per_proxy).map(|number| number % hsms.len());
             let doors = match &hsm_links {
                 Some(links) => {
@@ -187,16 +247,14 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                     ..Limits::default()
                 },
                 env: Arc::new(SimulatedEnv::new(clock.clone(), streams.stream("environment", index_stream))),
-                subscriber: Arc::clone(&watch) as Arc<dyn Subscriber>,
-                tls: tls.as_ref().map(|tls| Arc::clone(&tls.server)),
-                processor: (scenario.proxy.cpu_request_us > 0.0).then(|| {
-                    Arc::new(Processor::new(
-                        clock.clone(),
-                        scenario.proxy.cores,
-                        microseconds(scenario.proxy.cpu_request_us),
-                        tls.as_ref().map(|_| microseconds(scenario.proxy.cpu_handshake_us)),
-                    ))
+                subscriber: Arc::new(Gate {
+                    proxy: index,
+                    gauges: Arc::clone(&gauges),
+                    behind: subscriber(&watch, options, processor.as_ref()),
                 }),
+                gauges: Arc::clone(&gauges),
+                tls: tls.as_ref().map(|tls| Arc::clone(&tls.server)),
+                processor,
                 credentials: RefCell::new(vec![(ACCESS_KEY_ID, SECRET)]),
                 running: RefCell::new(None),
                 held_down: Cell::new(0),
@@ -257,7 +315,13 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             dial,
             tls: tls.as_ref().map(|tls| tls.client.clone()),
             clock: Rc::new(|_host: usize, at: Duration| UnixTime(crate::environment::RUN_BEGINS + at)),
-            recorder: Rc::clone(&recording) as Rc<dyn Recorder>,
+            recorder: match &options.stages {
+                None => Rc::clone(&recording) as Rc<dyn Recorder>,
+                Some(book) => Rc::new(WatchedRecorder {
+                    inner: Rc::clone(&recording) as Rc<dyn Recorder>,
+                    book: Arc::clone(book),
+                }),
+            },
             violations: Rc::clone(&violations),
         },
         streams.stream("kms", 0),
@@ -330,7 +394,16 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             let finished = recording.finish(scenario.kms.patience());
             let (narratives, cloudwatch) = (narratives(&handles, &finished), kms.cloudwatch());
             let interrupted_at = Some(clock.now());
-            return Ok(Remains { finished, narratives, interrupted_at, violations, cloudwatch });
+            let (queues, capture) = (gauges.finish(), end_capture(capture, options)?);
+            return Ok(Remains {
+                finished,
+                queues,
+                narratives,
+                interrupted_at,
+                violations,
+                cloudwatch,
+                capture,
+            });
         }
     }
     let answered = async {
@@ -341,7 +414,11 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     // Whatever is still open after that is open for ever; its requests are counted as never answered.
     let _ = tokio::time::timeout(AFTERMATH_MAX, answered).await;
     let finished = recording.finish(scenario.kms.patience());
+    let queues = gauges.finish();
     let cloudwatch = kms.cloudwatch();
+    if let Some(book) = &options.stages {
+        book.close();
+    }
 
     // X9: the figures are closed; now every fault is over, and everything gets time to heal.
     for (task, lift) in faults {
@@ -370,7 +447,28 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     violations.check_many(X8, ledger.encryptions(), violation.map(|text| (clock.now(), text)));
 
     let narratives = narratives(&handles, &finished);
-    Ok(Remains { finished, narratives, interrupted_at: None, violations, cloudwatch })
+    let capture = end_capture(capture, options)?;
+    Ok(Remains { finished, queues, narratives, interrupted_at: None, violations, cloudwatch, capture })
+}
+
+fn begin_capture(clock: &Clock, scenario: &Scenario, options: &Options) -> Result<Option<Capture>, String> {
+    let Some(file) = &options.capture else { return Ok(None) };
+    let settings = CaptureSettings {
+        proxy_port: if scenario.topology.tls == TlsVersion::Off { 80 } else { 443 },
+        until: scenario.duration,
+        bytes_max: file.bytes_max,
+    };
+    let begun = (file.open)().and_then(|opened| Capture::new(clock.clone(), opened, settings));
+    begun.map(Some).map_err(|error| capture_failed(file, &error))
+}
+
+fn end_capture(capture: Option<Capture>, options: &Options) -> Result<Option<CaptureSummary>, String> {
+    let (Some(capture), Some(file)) = (capture, &options.capture) else { return Ok(None) };
+    capture.finish().map(Some).map_err(|error| capture_failed(file, &error))
+}
+
+fn capture_failed(file: &CaptureFile, error: &std::io::Error) -> String {
+    format!("cannot write the capture {}: {error}; choose another file with --pcap", file.name)
 }
 
 fn narratives(handles: &[ServiceHandle], finished: &Finished) -> Vec<Narrative> {

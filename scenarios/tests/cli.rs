@@ -32,7 +32,7 @@ const HEAD: &str = "title = \"x\"\nduration_s = 10\n";
 const SHORT: &str = "title = \"Ten seconds\"\nduration_s = 10\n[[service]]\nkind = \"s3\"\n";
 
 #[test]
-fn a_run_ends_with_its_report_and_its_digest_and_leaves_both_files_whole() {
+fn a_run_ends_with_its_report_and_its_digest_and_leaves_its_files_whole() {
     let directory = tempfile::tempdir().unwrap();
     let file = write(directory.path(), "short.toml", SHORT);
     let out = directory.path().join("results");
@@ -49,7 +49,15 @@ fn a_run_ends_with_its_report_and_its_digest_and_leaves_both_files_whole() {
         serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
     assert_eq!(json["digest"], digest.trim_start_matches("digest: "));
     assert_eq!(json["services"][0]["failures"], 0);
-    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 2);
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    assert!(read("report.md").starts_with("# Ten seconds\n"));
+    assert_eq!(
+        read("report.csv").lines().count(),
+        1 + 100,
+        "a heading, and a row for each tenth of a second"
+    );
+    assert!(read("junit.xml").trim_end().ends_with("</testsuites>"));
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 5);
 }
 
 #[test]
@@ -147,7 +155,11 @@ fn an_unknown_scenario_gets_the_nearest_name() {
 fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let cases = [
-        ("title = \"x\"\nduratoin_s = 10\n", ":2: ", "did you mean `duration_s`?"),
+        (
+            "title = \"x\"\nduratoin_s = 10\n",
+            ":2: ",
+            "unknown key `duratoin_s`: did you mean `duration_s`? Known here are ",
+        ),
         ("title = \"x\"\n", ":1: ", "missing field `duration_s`"),
         ("title = \"x\"\nduration_s = -1\n", ":2: ", "duration_s is above 0"),
         ("title = \"x\"\nduration_s = nan\n", ":2: ", "duration_s is above 0"),
@@ -226,7 +238,7 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
             "idle_expiry_min_s",
         ),
         ("rate_per_s = 3\n", ":3: ", "a [[service]] needs its kind, one of `s3`, "),
-        ("rate_per_s = 3\nkind = 7\n", ":5: ", "kind is one of `s3`, "),
+        ("rate_per_s = 3\nkind = 7\n", ":5: ", "kind is text in quotation marks, one of `s3`, "),
         ("rate_per_s = 3\nkind = \"lamda\"\n", ":5: ", "did you mean `lambda`?"),
         (
             "kind = \"ebs\"\n[[service]]\nkind = \"s3\"\n# objcts\nobjcts = 3\n",
@@ -352,4 +364,46 @@ fn ctrl_c_leaves_a_report_of_what_has_run() {
     let at_ms = report["interrupted_at_ms"].as_u64().unwrap();
     assert!(at_ms > 0 && at_ms < 2_000_000_000 && at_ms.is_multiple_of(20_000_000), "{at_ms}");
     assert!(directory.path().join("report.html").exists());
+}
+
+#[test]
+fn show_draws_what_there_is_and_when_it_breaks() {
+    let shown = stdout(&xks_sim(&["show", "hsm-half-lost"]));
+    for part in [
+        "| Callers",
+        "-->| AWS KMS",
+        "| proxy 0 to HSM ",
+        "| HSM 0 !",
+        "! a fault of the timeline",
+        "####",
+        "+---",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    // No line is wider than a terminal of 100 columns, the file apart.
+    let drawn = shown.split("The file:").next().unwrap();
+    let widest = drawn.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(110), "{shown}");
+}
+
+#[test]
+fn every_scenario_can_be_drawn_in_any_terminal() {
+    for entry in scenarios::catalogue::CATALOGUE {
+        let scenario = scenarios::scenario::Scenario::parse(entry.name, entry.name, entry.text).unwrap();
+        for (width, unicode) in [(40, true), (80, false), (120, true)] {
+            let style = scenarios::report::Style { colour: false, unicode, width };
+            let shown = scenarios::explain::explain(&scenario, style);
+            let bars: Vec<&str> =
+                shown.lines().filter(|line| line.contains(if unicode { '█' } else { '#' })).collect();
+            let drawn = |line: &&&str| !line.starts_with("    ");
+            assert_eq!(bars.iter().filter(drawn).count() > 0, !scenario.faults.is_empty(), "{shown}");
+            for line in shown
+                .lines()
+                .filter(|line| line.contains(['┌', '┴', '+']))
+                .filter(|it| !it.starts_with("    "))
+            {
+                assert!(line.chars().count() <= width, "{} at {width}: {line}", entry.name);
+            }
+        }
+    }
 }

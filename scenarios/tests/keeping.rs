@@ -2,6 +2,7 @@
 //! keeping changes nothing.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
+use scenarios::request::RequestLabel;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::process::{Command, Output};
 
 /// Twenty seconds with a fault, two services and a lossy line.
 const SHORT: &str = "title = \"Twenty seconds\"\nduration_s = 20\n[link]\nloss = 0.02\n\
-    [[service]]\nkind = \"s3\"\n[[service]]\nkind = \"s3-bucket-keys\"\n\
+    [[service]]\nkind = \"s3\"\nrate_per_s = 20\n[[service]]\nkind = \"s3-bucket-keys\"\nrate_per_s = 20\n\
     [[fault]]\nkind = \"hsm-down\"\nfrom_s = 8\nto_s = 11\n";
 
 fn xks_sim(directory: &Path, arguments: &[&str]) -> Output {
@@ -106,7 +107,7 @@ fn a_trace_has_every_event_with_what_belongs_together_and_filters_leave_the_rest
     assert_eq!(kinds, BTreeSet::from(["fault", "kms", "service", "xks"]));
     // Every KMS call of a user's request lies within it, and so does every proxy call of a KMS call.
     let failed = events.iter().find(|event| event["outcome"] == "failed").unwrap();
-    assert_eq!(failed["exception"], "KMSInvalidStateException");
+    assert_eq!((&failed["exception"], &failed["attempts"]), (&"KMSInternalException".into(), &3.into()));
     let number = failed["request"].as_u64().unwrap();
     let of_it: Vec<&Value> = events.iter().filter(|event| event["request"] == number).collect();
     assert!(of_it.len() >= 3, "{of_it:?}");
@@ -153,4 +154,29 @@ fn a_filter_that_fits_nothing_is_refused_with_what_there_is() {
     assert!(said(&["--trace-request", "0"]).contains("counts from 1"));
     let nowhere = mistake(directory.path(), &["run", "short.toml", "--trace", "no/such/directory/t"]);
     assert!(nowhere.contains("choose another file with --trace"), "{nowhere}");
+}
+
+#[test]
+fn each_of_two_requests_in_turn_finds_its_own_label() {
+    let label = RequestLabel::default();
+    let (first, second) = (label.begin(4), label.begin(7));
+    let look = |label: RequestLabel| {
+        Box::pin(async move {
+            let before = label.at_hand();
+            tokio::task::yield_now().await;
+            (before, label.at_hand())
+        })
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let found = runtime.block_on(async {
+        tokio::join!(
+            label.follow(first, look(label.clone())),
+            label.follow(second, look(label.clone())),
+            look(label.clone())
+        )
+    });
+    assert_eq!(found.0, (Some(first), Some(first)));
+    assert_eq!(found.1, (Some(second), Some(second)));
+    assert_eq!((found.2, label.at_hand()), ((None, None), None));
+    assert_eq!((first.number, second.number, second.service), (1, 2, 7));
 }

@@ -93,9 +93,13 @@ fn beyond_the_fingerprints_it_is_one_of_a_few() {
 #[test]
 fn a_run_that_ends_early_or_goes_on_parts_there() {
     let ended = plain(90).against(plain(100).saved()).unwrap();
-    assert!(matches!(&ended, Parting::At { event: 90, replayed: None, saved: Ok(line), .. } if line == "90 event"));
+    assert!(
+        matches!(&ended, Parting::At { event: 90, replayed: None, saved: Ok(line), .. } if line == "90 event")
+    );
     let more = plain(101).against(plain(100).saved()).unwrap();
-    assert!(more.to_string().contains("differ at event 100") && more.to_string().contains("the run had ended"));
+    assert!(
+        more.to_string().contains("differ at event 100") && more.to_string().contains("the run had ended")
+    );
     let long = FINGERPRINTS_MAX as u64 * 2;
     assert!(plain(long - 1).against(plain(long).saved()).is_some());
     assert!(plain(long + 1).against(plain(long).saved()).is_some());

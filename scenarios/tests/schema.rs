@@ -67,7 +67,7 @@ fn expectation(schema: &Value) -> Table {
 fn known_keys(table: &Table) -> BTreeSet<String> {
     let error = table.with("zzz = 1").unwrap_err();
     let line = error.lines().next().unwrap();
-    let (_, list) = line.split_once("unknown field `zzz`, expected ").expect(&error);
+    let (_, list) = line.split_once("unknown key `zzz`; known here are ").expect(&error);
     list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
@@ -123,7 +123,13 @@ fn companions(key: &str, table: &Table) -> String {
         "async_share" => &["update_share = 0\n"],
         "update_share" => &["async_share = 0\n"],
         "global_tables" => &["tables = 500\n"],
-        "unstoppable" | "without_backups" => &["instances = 500\n"],
+        "streams" => &["tables = 500\n"],
+        "get_share" => &["firehose_share = 0\n"],
+        "firehose_share" => &["get_share = 0\n"],
+        "receive_share" => &["event_share = 0\n"],
+        "event_share" | "keyless_share" => &["receive_share = 0\n"],
+        "associate_share" => &["read_share = 0\n"],
+        "unstoppable" | "without_backups" | "multi_az" => &["instances = 500\n"],
         "producers" => &["consumers = 1\n"],
         "consumers" => &["producers = 1\n"],
         _ => &[],
@@ -260,7 +266,7 @@ fn words_are_those_of_the_loader() {
     let kinds = table.properties()["kind"]["oneOf"].as_array().unwrap();
     let kinds: BTreeSet<&str> = kinds.iter().map(|kind| kind["const"].as_str().unwrap()).collect();
     let error = fault(&schema, "zzz").with("from_s = 1").unwrap_err();
-    let (_, list) = error.lines().next().unwrap().split_once("unknown variant `zzz`, expected ").unwrap();
+    let (_, list) = error.lines().next().unwrap().split_once("unknown value `zzz`; known here are ").unwrap();
     assert_eq!(kinds, list.split('`').skip(1).step_by(2).collect());
     let services = expectation(&schema).properties()["service"]["enum"].as_array().unwrap().clone();
     assert_eq!(services, ServiceSettings::KINDS);

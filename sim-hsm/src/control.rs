@@ -97,6 +97,17 @@ pub struct Occupancy {
     pub sessions: usize,
 }
 
+impl Occupancy {
+    /// The larger of each.
+    pub(crate) fn most(self, other: Self) -> Self {
+        Self {
+            running: self.running.max(other.running),
+            queued: self.queued.max(other.queued),
+            sessions: self.sessions.max(other.sessions),
+        }
+    }
+}
+
 impl Counters {
     pub(crate) fn count(&mut self, operation: Operation) {
         match operation {
@@ -178,6 +189,11 @@ impl Control {
     /// What the device is busy with now.
     pub fn occupancy(&self) -> Occupancy {
         self.shared.device().occupancy()
+    }
+
+    /// The most of each at once since the last call of this, or since the device was made. Read by one observer only.
+    pub fn take_peak(&self) -> Occupancy {
+        self.shared.device().take_peak()
     }
 
     /// Changes the device and lets everyone who waits look again.

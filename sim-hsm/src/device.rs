@@ -63,6 +63,8 @@ pub(crate) struct Device {
     ledger: Option<IvLedger>,
     history: Option<Vec<Asked>>,
     pub(crate) counters: Counters,
+    /// The most since somebody last asked.
+    peak: Occupancy,
 }
 
 /// A fault that holds, with draws of its own so that a second fault changes none of them.
@@ -121,6 +123,7 @@ impl Device {
             ledger,
             history: history.then(Vec::new),
             counters: Counters::default(),
+            peak: Occupancy::default(),
         }
     }
 
@@ -158,7 +161,9 @@ impl Device {
             Full::Queue => self.refused("the queue is full"),
         })?;
         self.awaited.insert(ticket);
-        self.counters.high_water(self.occupancy());
+        let occupancy = self.occupancy();
+        self.counters.high_water(occupancy);
+        self.peak = self.peak.most(occupancy);
         let outcome = match injected.or(chance.error) {
             Some(ck_rv) => {
                 self.counters.injected += 1;
@@ -272,6 +277,12 @@ impl Device {
             queued: self.schedule.queued(),
             sessions: self.schedule.sessions(),
         }
+    }
+
+    /// The most of each since the last call, and what there is now.
+    pub(crate) fn take_peak(&mut self) -> Occupancy {
+        let now = self.occupancy();
+        std::mem::replace(&mut self.peak, now).most(now)
     }
 
     /// `None` while it hangs: then there is no answer.

@@ -2,11 +2,12 @@
 //! and holds each to its expectations, its invariants and its pinned digest.
 //!
 //! The digests stand in `scenarios/catalogue/digests.txt`, one line each: name, seed, digest. A change of behaviour shows
-//! there, so that an intended one is committed (`--renew`) and an unintended one is noticed.
+//! there, so that an intended one is committed (`--renew`) and an unintended one is noticed. `docs/failure-catalogue.md` is
+//! written from the same runs.
 
-use crate::{Outcome, cargo, release_directory, run, workspace};
+use crate::{Outcome, cargo, failure_catalogue, release_directory, run, workspace};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -51,8 +52,8 @@ pub(crate) fn perform(words: &[&str]) -> Outcome {
     let pinned_path = workspace().join("scenarios/catalogue/digests.txt");
     let pinned = if request.renew { BTreeMap::new() } else { read(&pinned_path)? };
     let mut jobs: VecDeque<Job> = VecDeque::new();
-    for seed in 1..=request.seeds {
-        jobs.extend(names.iter().map(|name| (name.clone(), seed)));
+    for name in &names {
+        jobs.extend((1..=request.seeds).map(|seed| (name.clone(), seed)));
     }
     let total = jobs.len();
     let (queue, done) = (Mutex::new(jobs), Mutex::new(BTreeMap::new()));
@@ -89,10 +90,20 @@ pub(crate) fn perform(words: &[&str]) -> Outcome {
             Ok(_) => {}
         }
     }
-    if wrong.is_empty() && request.renew {
-        std::fs::write(&pinned_path, lines)
-            .map_err(|error| format!("cannot write {}: {error}", pinned_path.display()))?;
-        println!("digests: {}", pinned_path.display());
+    let page_path = workspace().join("docs/failure-catalogue.md");
+    if wrong.is_empty() {
+        let page = page(&names)?;
+        if request.renew {
+            for (what, path, text) in
+                [("digests", &pinned_path, lines), ("failure catalogue", &page_path, page)]
+            {
+                std::fs::write(path, text)
+                    .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+                println!("{what}: {}", path.display());
+            }
+        } else if std::fs::read_to_string(&page_path).ok().as_deref() != Some(&page) {
+            wrong.push(format!("{}: it does not say what these runs say", page_path.display()));
+        }
     }
     if wrong.is_empty() {
         println!("{total} runs held");
@@ -125,9 +136,27 @@ fn read(path: &Path) -> Result<BTreeMap<String, String>, String> {
         .collect())
 }
 
+/// The failure catalogue of what has just run with seed 1.
+fn page(names: &[String]) -> Result<String, String> {
+    let mut runs = Vec::new();
+    for name in names {
+        let path = out(&(name.clone(), 1)).join("report.json");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        runs.push(failure_catalogue::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?);
+    }
+    Ok(failure_catalogue::page(&runs))
+}
+
+/// Where a job writes its report.
+fn out((name, seed): &Job) -> PathBuf {
+    release_directory().join("catalogue").join(format!("{name}-{seed}"))
+}
+
 /// The digest of a run that held.
-fn run_one(program: &Path, (name, seed): &Job) -> Result<String, String> {
-    let out = release_directory().join("catalogue").join(format!("{name}-{seed}"));
+fn run_one(program: &Path, job: &Job) -> Result<String, String> {
+    let (name, seed) = job;
+    let out = out(job);
     let output = Command::new(program)
         .args(["run", name, "--seed", &seed.to_string(), "--out"])
         .arg(&out)

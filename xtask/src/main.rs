@@ -1,6 +1,6 @@
 //! The project's own commands, the only ones to learn besides cargo's:
 //!
-//! - `cargo xtask test`: installs SoftHSM2, Prometheus, curl and openssl when they are missing, then runs every test;
+//! - `cargo xtask test`: installs SoftHSM2, Prometheus, curl, openssl and Chromium when they are missing, then runs every test;
 //! - `cargo xtask serve-softhsm`: the daemon over a throwaway SoftHSM2 token, to try it by hand;
 //! - `cargo xtask catalogue`: runs every scenario of the catalogue and holds it to its pinned digest;
 //! - `cargo xtask reliability`: measures what each fault of the HSM does, and renews `proxy/RELIABILITY.md`;
@@ -18,6 +18,7 @@ mod apt;
 mod bench;
 mod calibrate;
 mod catalogue;
+mod failure_catalogue;
 mod fuzz;
 mod instructions;
 mod packaging;
@@ -33,7 +34,8 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  test                             install what tests need and is missing (SoftHSM2, Prometheus, curl, openssl; needs root),
+  test                             install what tests need and is missing (SoftHSM2, Prometheus, curl, openssl, Chromium;
+                                   needs root),
                                    then run every test
   test --long                      the determinism check over 200 seeds, twice each in processes of their own
   catalogue [--renew] [--seeds N]  run every scenario of the catalogue, and compare with, or renew, the pinned digests
@@ -118,6 +120,8 @@ fn test() -> Outcome {
     prometheus::ensure()?;
     apt::ensure("curl")?;
     apt::ensure("openssl")?;
+    apt::ensure("tshark")?;
+    apt::ensure("chromium")?;
     run(cargo().args(["test", "--workspace", "--all-features"]))
 }
 

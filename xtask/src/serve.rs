@@ -325,6 +325,18 @@ fn what_next(here: &Path, options: &Options) -> String {
     };
     // It shows certificates of its own, which must not be let in.
     let negative = if *mtls { format!("  {client} ./test_negative_mtls\n") } else { String::new() };
+    let ca = if *tls { format!(" --ca {certificate}") } else { String::new() };
+    // AWS KMS shows no certificate any more, and its model does not either.
+    let kms = if *mtls {
+        String::new()
+    } else {
+        format!(
+            "\nor put the model of AWS KMS in front of it, for AWS SDKs and the AWS CLI:\n\n  \
+             cargo run --release -- kms --proxy {scheme}://localhost:{port}{ca} --fast --key-id foo \\\n    \
+             --uri-path-prefix /{URI_PREFIX} --access-key-id {ACCESS_KEY_ID} --secret-file {}/secret\n",
+            here.display()
+        )
+    };
     format!(
         r#"
 Ready. In another terminal, ask for the health of the key store:
@@ -338,7 +350,7 @@ or run AWS's public test client (https://github.com/aws-samples/aws-kms-xksproxy
 
   {client} ./test-xks-proxy
   {client} ./test-xks-proxy -a
-{negative}
+{negative}{kms}
 Ctrl-C ends it and removes {here}.
 "#,
         here = here.display()

@@ -44,11 +44,45 @@ pub(crate) fn load(scenario: &str) -> Result<Scenario, String> {
     Scenario::parse(&name, scenario, &text).map_err(|error| error.to_string())
 }
 
+/// The largest result that is read back: a sweep of as many runs as there can be.
+const RESULT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// A file that an earlier command has left, as text.
+///
+/// # Errors
+/// In words: no such file, too large, not text.
+pub(crate) fn read_text(path: &Path) -> Result<String, String> {
+    let wrong = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let size = std::fs::metadata(path).map_err(wrong)?.len();
+    if size > RESULT_BYTES_MAX {
+        return Err(format!("{} has {size} bytes; at most {RESULT_BYTES_MAX} are read", path.display()));
+    }
+    std::fs::read_to_string(path).map_err(wrong)
+}
+
 /// The path that a scenario's own files are looked for beside: its file, or that of the catalogue.
 pub(crate) fn origin(scenario: &str) -> String {
     match catalogue::find(scenario) {
         Some(entry) => format!("catalogue/{}.toml", entry.name),
         None => scenario.to_owned(),
+    }
+}
+
+/// Writes a file that must not be there yet, unless `over` an old one is wanted; `None` when it is there.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write_new(path: &Path, text: &str, over: bool) -> Result<Option<()>, String> {
+    use std::io::Write;
+    let wrong = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+    if over {
+        return write_whole(path, text).map(Some);
+    }
+    // The look and the making are one step: nobody's file is lost in between.
+    match std::fs::File::create_new(path) {
+        Ok(mut file) => file.write_all(text.as_bytes()).map(Some).map_err(wrong),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(wrong(error)),
     }
 }
 
@@ -66,7 +100,7 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), String> {
 /// As [`write_whole`].
 pub(crate) fn write_whole_or(path: &Path, text: &str, instead: &str) -> Result<(), String> {
     let half = path.with_extension("part");
-    std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, path)).map_err(|error| {
-        format!("cannot write {}: {error}; choose {instead}", path.display())
-    })
+    std::fs::write(&half, text)
+        .and_then(|()| std::fs::rename(&half, path))
+        .map_err(|error| format!("cannot write {}: {error}; choose {instead}", path.display()))
 }

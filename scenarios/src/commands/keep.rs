@@ -57,7 +57,10 @@ impl KeepArguments {
     /// In words: a file that cannot be written, a filter that fits nothing, a run that could not be replayed.
     pub(crate) fn begin(&self, scenario: &Scenario, emulated: bool) -> Result<Keeping<'_>, String> {
         if self.save.is_some() && !emulated {
-            return Err("--save keeps runs with the emulated HSM, which is what `replay` runs: leave out --hsm".into());
+            return Err(
+                "--save keeps runs with the emulated HSM, which is what `replay` runs: leave out --hsm"
+                    .into(),
+            );
         }
         let trace = match &self.trace {
             None => None,
@@ -81,22 +84,29 @@ impl KeepArguments {
             Some(wanted) => Some(names.iter().position(|name| name == wanted).ok_or_else(|| {
                 let hint = nearest(wanted, names.iter().copied())
                     .map_or_else(String::new, |near| format!(" did you mean `{near}`?"));
-                format!("no service of the scenario is called `{wanted}`;{hint} there are: {}", names.join(", "))
+                format!(
+                    "no service of the scenario is called `{wanted}`;{hint} there are: {}",
+                    names.join(", ")
+                )
             })?),
         };
         if self.trace_request == Some(0) {
             return Err("--trace-request counts from 1; take a number that a whole trace shows".into());
         }
         if self.trace_host.is_some_and(|host| host >= hosts) {
-            return Err(format!("--trace-host is from 0 to {}, the KMS hosts of the scenario", hosts.saturating_sub(1)));
+            return Err(format!(
+                "--trace-host is from 0 to {}, the KMS hosts of the scenario",
+                hosts.saturating_sub(1)
+            ));
         }
         Ok(Filter { request: self.trace_request, host: self.trace_host, service })
     }
 }
 
 fn create(path: &Path, option: &str) -> Result<File, String> {
-    File::create(path)
-        .map_err(|error| format!("cannot write {}: {error}; choose another file with {option}", path.display()))
+    File::create(path).map_err(|error| {
+        format!("cannot write {}: {error}; choose another file with {option}", path.display())
+    })
 }
 
 impl Keeping<'_> {
@@ -111,17 +121,14 @@ impl Keeping<'_> {
     ///
     /// # Errors
     /// When one cannot be written.
-    pub(crate) fn finish(
-        &self,
-        scenario: &Scenario,
-        origin: &str,
-        ran: &Ran,
-    ) -> Result<String, String> {
+    pub(crate) fn finish(&self, scenario: &Scenario, origin: &str, ran: &Ran) -> Result<String, String> {
         let mut text = String::new();
         if let (Some(path), Some(trace)) = (&self.arguments.trace, &self.trace) {
             let shown = path.display();
             match trace.borrow_mut().finish() {
-                Ok(written) => text.push_str(&format!("trace: {shown} ({written} of {} events)\n", ran.events)),
+                Ok(written) => {
+                    text.push_str(&format!("trace: {shown} ({written} of {} events)\n", ran.events))
+                }
                 // A reader of standard output that has gone away (`| head`) has what it wanted.
                 Err(error)
                     if self.arguments.takes_stdout() && error.kind() == std::io::ErrorKind::BrokenPipe => {}

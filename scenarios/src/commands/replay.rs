@@ -51,7 +51,10 @@ pub(crate) fn perform(arguments: &ReplayArguments) -> Result<u8, String> {
             Ok(exit::HELD)
         }
         Some(parting) => {
-            say(&format!("{parting}  saved digest {}\n  this digest  {}\n", saved.digest, ran.result.digest))?;
+            say(&format!(
+                "{parting}  saved digest {}\n  this digest  {}\n",
+                saved.digest, ran.result.digest
+            ))?;
             Ok(exit::VIOLATED)
         }
     }
@@ -61,7 +64,10 @@ fn read(path: &std::path::Path, any_version: bool) -> Result<SavedRun, String> {
     let cannot = |error: std::io::Error| format!("cannot read the saved run {}: {error}", path.display());
     let size = std::fs::metadata(path).map_err(cannot)?.len();
     if size > SAVED_BYTES_MAX {
-        return Err(format!("{} has {size} bytes; a saved run has at most {SAVED_BYTES_MAX}", path.display()));
+        return Err(format!(
+            "{} has {size} bytes; a saved run has at most {SAVED_BYTES_MAX}",
+            path.display()
+        ));
     }
     let bytes = std::fs::read(path).map_err(cannot)?;
     SavedRun::parse(&path.display().to_string(), &String::from_utf8_lossy(&bytes), any_version)

@@ -5,13 +5,19 @@ use super::files::{load, origin, write_whole};
 use super::interrupt::heed_ctrl_c;
 use super::keep::KeepArguments;
 use super::terminal::{clear_progress, progress, say, style};
+use scenarios::net::capture::{CaptureFile, CaptureSummary};
 use scenarios::report;
 use scenarios::result::RunResult;
 use scenarios::world::Options;
 use scenarios::{real_hsm, run};
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// Wireshark takes minutes for more.
+const PCAP_BYTES_MAX: u64 = 100_000_000;
 
 /// What to run, and what to do with the result.
 #[derive(clap::Args)]
@@ -21,12 +27,20 @@ pub(crate) struct RunArguments {
     /// Seed of every random choice; the same seed gives the same run.
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_seed)]
     seed: u64,
-    /// Where report.html and report.json go; made if it is missing. [default: out/SCENARIO]
+    /// Where report.html, .json, .md, .csv and junit.xml go; made if it is missing. [default: out/SCENARIO]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Run twice and compare event by event; exit with 3 and the first difference if there is one.
     #[arg(long)]
     check_determinism: bool,
+    /// Write the simulated traffic down for Wireshark, in pcapng: every packet as its sender sends it, lost ones with a
+    /// comment.
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Where that file ends, at the latest.
+    #[arg(long, value_name = "BYTES", requires = "pcap", default_value_t = PCAP_BYTES_MAX,
+          value_parser = clap::value_parser!(u64).range(1_024..))]
+    pcap_bytes_max: u64,
     /// What stands behind each simulated HSM: `emulated`, or `pkcs11:MODULE` for a real PKCS#11 library, called
     /// inline. SoftHSM2 gets a throwaway token of its own; any other module needs --token-label and --pin-file.
     #[arg(long, value_name = "HSM", default_value = "emulated")]
@@ -95,6 +109,7 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
         options.interrupted = Arc::clone(&interrupted);
         options.keep_lines = arguments.check_determinism;
         if first {
+            options.capture = capture(arguments);
             keeping.watch(&mut options);
         }
         options.engine = engine.as_ref().map(real_hsm::Opened::maker);
@@ -121,7 +136,14 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
     let kept = keeping.finish(&scenario, &origin(&arguments.scenario), &ran)?;
     let page = out.join("report.html");
     write_whole(&page, &report::html(result))?;
-    write_whole(&out.join("report.json"), &report::json(result))?;
+    for (name, text) in [
+        ("report.json", report::json(result)),
+        ("report.md", report::markdown(result)),
+        ("report.csv", report::csv(result)),
+        ("junit.xml", report::junit(result)),
+    ] {
+        write_whole(&out.join(name), &text)?;
+    }
     let mut text = report::terminal(result, style());
     if arguments.check_determinism && whole {
         text.push_str("determinism: two runs, the same ");
@@ -131,6 +153,9 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
     if !held && whole {
         text.push_str(&format!("to see this again: {}\n", result.command));
     }
+    if let (Some(summary), Some(file)) = (&ran.capture, &arguments.pcap) {
+        text.push_str(&capture_in_words(summary, file, arguments.pcap_bytes_max));
+    }
     text.push_str(&kept);
     text.push_str(&format!("report: {}\ndigest: {}\n", page.display(), result.digest));
     keeping.say(&text)?;
@@ -139,6 +164,26 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
         (true, true) => exit::HELD,
         (true, false) => exit::VIOLATED,
     })
+}
+
+fn capture(arguments: &RunArguments) -> Option<CaptureFile> {
+    let file = arguments.pcap.clone()?;
+    Some(CaptureFile {
+        name: file.display().to_string(),
+        open: Box::new(move || Ok(Box::new(BufWriter::new(File::create(&file)?)))),
+        bytes_max: arguments.pcap_bytes_max,
+    })
+}
+
+fn capture_in_words(summary: &CaptureSummary, file: &Path, bytes_max: u64) -> String {
+    let end = match summary.full_at {
+        Some(at) => format!(
+            "; it ends at {:.3} s, where the next packet would exceed {bytes_max} bytes (--pcap-bytes-max)",
+            at.as_secs_f64()
+        ),
+        None => String::new(),
+    };
+    format!("capture: {}, {} packets{end}\n", file.display(), summary.packets)
 }
 
 fn all_held(result: &RunResult) -> bool {

@@ -1,8 +1,8 @@
-//! `xks-sim show`: a scenario in words, and its file.
+//! `xks-sim show`: a scenario in words and pictures, and its file.
 
 use super::exit;
 use super::files::load;
-use super::terminal::say;
+use super::terminal::{say, style};
 use scenarios::explain::explain;
 
 /// Performs `xks-sim show`.
@@ -11,6 +11,6 @@ use scenarios::explain::explain;
 /// When there is no such scenario, or it cannot be read.
 pub(crate) fn perform(name: &str) -> Result<u8, String> {
     let scenario = load(name)?;
-    say(&explain(&scenario))?;
+    say(&explain(&scenario, style()))?;
     Ok(exit::HELD)
 }

@@ -2,12 +2,18 @@
 //! Describe-, Update- and DeleteCustomKeyStore, and the management of KMS keys.
 //!
 //! Place on the map: above [`model`](super::model), of which every key store of the account is one. Preconditions and
-//! errors are those of kms-behaviour 2, 3 and 5; the calls have the names of the API.
+//! errors are those of kms-behaviour 2, 3 and 5; the calls have the names of the API. [`cryptography`] encrypts what
+//! callers bring along.
+
+mod aliases;
+pub mod cryptography;
+
+pub use aliases::AliasEntry;
 
 use super::client::{ClientTls, Dial, XksClient};
 use super::key::{KeyOperation, KeyState};
 use super::lifecycle::{ConnectionErrorCode, ConnectionState, invalid_state};
-use super::model::{Clock, Doors, KmsModel, Line, RegisteredKeyStore, Target, client_limits};
+use super::model::{Clock, Doors, HealthPoll, KmsModel, Line, RegisteredKeyStore, Target, client_limits};
 use super::parameters as check;
 use super::quota::Quota;
 use super::settings::KmsSettings;
@@ -15,6 +21,7 @@ use super::sigv4::Signer;
 use super::violations::Violations;
 use super::{KmsException, KmsFailure, Requester};
 use crate::trace::Recorder;
+use aliases::Alias;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::cell::RefCell;
@@ -25,8 +32,11 @@ use xks_proxy::secret::Secret;
 
 /// Custom key stores of one account and Region, at the most; a default of AWS's.
 pub const KEY_STORES_MAX: usize = 10;
-/// Aliases of one account, at the most; a limit of this model, not of AWS.
-const ALIASES_MAX: usize = 10_000;
+/// Characters of a key's description, at the most (the KMS service model).
+const DESCRIPTION_CHARS_MAX: usize = 8_192;
+
+/// Part of a list, and the marker of the next part if there is one.
+pub type Page<T> = (Vec<T>, Option<String>);
 
 /// How KMS resolves a proxy's endpoint.
 pub trait Endpoints {
@@ -129,8 +139,12 @@ pub struct KeyDescription {
     pub key_store: String,
     /// `XksKeyConfiguration.Id`.
     pub external_key_id: String,
+    /// `CreationDate`, in simulated time.
+    pub created_at: Duration,
     /// `DeletionDate`, in simulated time.
     pub deletion_at: Option<Duration>,
+    /// `Description`.
+    pub description: String,
 }
 
 struct KeyStore {
@@ -138,12 +152,16 @@ struct KeyStore {
     created_at: Duration,
     proxy: ProxyConfiguration,
     model: Rc<KmsModel>,
+    /// Goes on for as long as there is the key store.
+    _health_poll: HealthPoll,
 }
 
 struct KeyPlace {
     key_store: String,
     model: Rc<KmsModel>,
     number: usize,
+    created_at: Duration,
+    description: String,
 }
 
 /// The account. All calls take the management rate of kms-behaviour 3 from a bucket of one second.
@@ -157,7 +175,9 @@ pub struct Account {
     rates: RefCell<BTreeMap<&'static str, Quota>>,
     key_stores: RefCell<BTreeMap<String, KeyStore>>,
     keys: RefCell<BTreeMap<String, KeyPlace>>,
-    aliases: RefCell<BTreeMap<String, String>>,
+    aliases: RefCell<BTreeMap<String, Alias>>,
+    /// For data keys; apart from the other draws.
+    payloads: RefCell<ChaCha20Rng>,
 }
 
 impl Account {
@@ -170,7 +190,7 @@ impl Account {
         region: &str,
         settings: KmsSettings,
         doors: AccountDoors,
-        random: ChaCha20Rng,
+        mut random: ChaCha20Rng,
     ) -> Result<Self, String> {
         settings.check()?;
         check::vpc_service_owner(number)
@@ -181,6 +201,7 @@ impl Account {
             quota: Rc::new(RefCell::new(Quota::new(settings.account_quota_per_s))),
             settings,
             doors,
+            payloads: RefCell::new(ChaCha20Rng::from_rng(&mut random)),
             random: RefCell::new(random),
             rates: RefCell::default(),
             key_stores: RefCell::default(),
@@ -198,7 +219,8 @@ impl Account {
         key_stores.get(id).map(|it| Rc::clone(&it.model)).ok_or_else(|| no_such_key_store(id))
     }
 
-    /// CreateCustomKeyStore; gives its `CustomKeyStoreId`. A public endpoint is asked for its health first.
+    /// CreateCustomKeyStore; gives its `CustomKeyStoreId`. A public endpoint is asked for its health first, and every
+    /// proxy again and again while the key store is connected (MA-19). Runs on the current `LocalSet`.
     ///
     /// # Errors
     /// `ValidationException`, `CustomKeyStoreNameInUseException`, `LimitExceededException`, one of the `InUse` classes
@@ -258,7 +280,8 @@ impl Account {
         self.check_unique(&proxy, None)?;
         let id = format!("cks-{}", self.hex(17));
         let created_at = self.doors.recorder.now();
-        let key_store = KeyStore { name: name.to_owned(), created_at, proxy, model };
+        let _health_poll = model.spawn_health_poll();
+        let key_store = KeyStore { name: name.to_owned(), created_at, proxy, model, _health_poll };
         self.key_stores.borrow_mut().insert(id.clone(), key_store);
         Ok(id)
     }
@@ -291,7 +314,7 @@ impl Account {
         which: Which<'_>,
         limit: usize,
         marker: Option<&str>,
-    ) -> Result<(Vec<KeyStoreEntry>, Option<String>), KmsFailure> {
+    ) -> Result<Page<KeyStoreEntry>, KmsFailure> {
         self.admit("DescribeCustomKeyStores")?;
         if !(1..=1_000).contains(&limit) {
             return Err(check::invalid("limit", &limit.to_string(), "Member must be from 1 to 1000"));
@@ -420,7 +443,7 @@ impl Account {
         self.key_stores.borrow_mut().remove(id);
         self.keys.borrow_mut().retain(|_, place| place.key_store != id);
         let keys = self.keys.borrow();
-        self.aliases.borrow_mut().retain(|_, key| keys.contains_key(key));
+        self.aliases.borrow_mut().retain(|_, alias| keys.contains_key(&alias.key));
         Ok(())
     }
 
@@ -448,9 +471,45 @@ impl Account {
         let id = self.uuid();
         let arn = format!("arn:aws:kms:{}:{}:key/{id}", self.region, self.number);
         let number = model.create_key(arn, external_key_id, caller).await?;
-        let place = KeyPlace { key_store: key_store.to_owned(), model, number };
+        let created_at = self.doors.recorder.now();
+        let place = KeyPlace {
+            key_store: key_store.to_owned(),
+            model,
+            number,
+            created_at,
+            description: String::new(),
+        };
         self.keys.borrow_mut().insert(id.clone(), place);
         self.describe(&id)
+    }
+
+    /// The same with a `Description`.
+    ///
+    /// # Errors
+    /// As [`Self::create_key`]; `ValidationException` beyond 8,192 characters.
+    pub async fn create_described_key<'a>(
+        &self,
+        key_store: &str,
+        external_key_id: &str,
+        kind: (&str, &str, bool),
+        description: &str,
+        caller: impl Into<Requester<'a>>,
+    ) -> Result<KeyDescription, KmsFailure> {
+        check_description(description)?;
+        let key = self.create_key(key_store, external_key_id, kind, caller).await?;
+        if let Some(place) = self.keys.borrow_mut().get_mut(&key.id) {
+            description.clone_into(&mut place.description);
+        }
+        self.describe(&key.id)
+    }
+
+    /// The ARN of a key, by any form of `KeyId`.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn arn(&self, key_id: &str) -> Result<String, KmsFailure> {
+        let (model, number) = self.resolve(key_id)?;
+        Ok(model.key(number)?.arn.clone())
     }
 
     /// The key store and the number in it of a key, by any form of `KeyId`: key id, key ARN, alias, alias ARN.
@@ -513,30 +572,40 @@ impl Account {
         model.cancel_key_deletion(number)
     }
 
-    /// CreateAlias.
+    /// UpdateKeyDescription: at most 8,192 characters.
     ///
     /// # Errors
-    /// `InvalidAliasNameException`, `AlreadyExistsException`, `LimitExceededException`, and what the key's state says.
-    pub fn create_alias(&self, alias: &str, key_id: &str) -> Result<(), KmsFailure> {
-        self.admit("CreateAlias")?;
-        check::alias_name(alias)?;
+    /// As [`Self::resolve`]; `ValidationException`; while its deletion is pending.
+    pub fn update_key_description(&self, key_id: &str, description: &str) -> Result<(), KmsFailure> {
+        self.admit("UpdateKeyDescription")?;
+        check_description(description)?;
         let id = self.key_id(key_id)?;
         let (model, number) = self.resolve(&id)?;
-        model.admit_key(number, KeyOperation::CreateAlias)?;
-        let mut aliases = self.aliases.borrow_mut();
-        if aliases.contains_key(alias) {
-            let arn = format!("arn:aws:kms:{}:{}:{alias}", self.region, self.number);
-            return Err(KmsFailure::new(
-                KmsException::AlreadyExists,
-                format!("An alias with the name {arn} already exists"),
-            ));
+        // Says to every state what EnableKey says (Developer Guide, key-state).
+        model.admit_key(number, KeyOperation::Enable)?;
+        if let Some(place) = self.keys.borrow_mut().get_mut(&id) {
+            description.clone_into(&mut place.description);
         }
-        if aliases.len() >= ALIASES_MAX {
-            let text = format!("The account has {ALIASES_MAX} aliases and may have no more.");
-            return Err(KmsFailure::new(KmsException::LimitExceeded, text));
-        }
-        aliases.insert(alias.to_owned(), id);
         Ok(())
+    }
+
+    /// ListKeys: key ids and ARNs, at most `limit`, 1 to 1,000, from `marker` on, and the marker of the next.
+    ///
+    /// # Errors
+    /// `InvalidMarkerException`, `ValidationException`.
+    pub fn list_keys(
+        &self,
+        limit: usize,
+        marker: Option<&str>,
+    ) -> Result<Page<(String, String)>, KmsFailure> {
+        self.admit("ListKeys")?;
+        let now = self.doors.recorder.now();
+        let keys = self.keys.borrow();
+        let there = keys.iter().filter_map(|(id, place)| {
+            let key = place.model.key(place.number).ok().filter(|key| !key.is_gone(now))?;
+            Some((id.clone(), key.arn.clone()))
+        });
+        page(there, (limit, 1_000), marker)
     }
 
     /// CreateGrant, the rotation calls, GenerateDataKeyPair, ReplicateKey: what they say to the key's state.
@@ -552,7 +621,7 @@ impl Account {
     ///
     /// # Errors
     /// Always: `UnsupportedOperationException`, or `CustomKeyStoreNotFoundException`.
-    pub fn generate_random(&self, key_store: &str) -> Result<(), KmsFailure> {
+    pub fn generate_random_in(&self, key_store: &str) -> Result<(), KmsFailure> {
         self.key_store(key_store)?;
         Err(KmsFailure::new(
             KmsException::UnsupportedOperation,
@@ -564,14 +633,17 @@ impl Account {
         let (model, number) = self.resolve(id)?;
         let state = model.key_state(number)?;
         let key = model.key(number)?;
-        let key_store = self.keys.borrow().get(id).map(|place| place.key_store.clone()).unwrap_or_default();
+        let keys = self.keys.borrow();
+        let place = keys.get(id).ok_or_else(|| no_such_key(id))?;
         Ok(KeyDescription {
             id: id.to_owned(),
             arn: key.arn.clone(),
             state,
-            key_store,
+            key_store: place.key_store.clone(),
             external_key_id: key.external_key_id.clone(),
+            created_at: place.created_at,
             deletion_at: key.deletion_at(),
+            description: place.description.clone(),
         })
     }
 
@@ -585,7 +657,7 @@ impl Account {
         if !short.starts_with("alias/") {
             return Ok(short.to_owned());
         }
-        self.aliases.borrow().get(short).cloned().ok_or_else(|| {
+        self.aliases.borrow().get(short).map(|alias| alias.key.clone()).ok_or_else(|| {
             KmsFailure::new(KmsException::NotFound, format!("Alias {own}{short} is not found."))
         })
     }
@@ -593,7 +665,8 @@ impl Account {
     /// The management rate of this call: requests per second of account and Region (kms-behaviour 3).
     fn admit(&self, call: &'static str) -> Result<(), KmsFailure> {
         let per_s = match call {
-            "ScheduleKeyDeletion" => 15,
+            "ScheduleKeyDeletion" | "DeleteAlias" => 15,
+            "ListKeys" | "ListAliases" => 500,
             "DescribeKey" => 2_000,
             _ => 5,
         };
@@ -605,7 +678,8 @@ impl Account {
         Err(super::failure::Cause::Quota.failure(true))
     }
 
-    fn proxy_of(&self, id: &str) -> Result<ProxyConfiguration, KmsFailure> {
+    /// `XksProxyConfiguration` of a key store.
+    pub(crate) fn proxy_of(&self, id: &str) -> Result<ProxyConfiguration, KmsFailure> {
         let key_stores = self.key_stores.borrow();
         key_stores.get(id).map(|it| it.proxy.clone()).ok_or_else(|| no_such_key_store(id))
     }
@@ -673,6 +747,55 @@ fn check_proxy(proxy: &ProxyConfiguration) -> Result<String, KmsFailure> {
         owner.as_deref().map_or(Ok(()), check::vpc_service_owner)?;
     }
     Ok(host.to_owned())
+}
+
+/// At most `limit` entries, 1 to `most`, from the one named `marker` on, and the name of the next.
+fn page<T>(
+    all: impl Iterator<Item = T>,
+    (limit, most): (usize, usize),
+    marker: Option<&str>,
+) -> Result<Page<T>, KmsFailure>
+where
+    T: Named,
+{
+    if !(1..=most).contains(&limit) {
+        let constraint = format!("Member must be from 1 to {most}");
+        return Err(check::invalid("limit", &limit.to_string(), &constraint));
+    }
+    let mut rest = all.skip_while(|entry| marker.is_some_and(|marker| entry.name() != marker)).peekable();
+    if marker.is_some() && rest.peek().is_none() {
+        return Err(KmsFailure::new(
+            KmsException::InvalidMarker,
+            "The marker is not one that was given out.",
+        ));
+    }
+    let entries = rest.by_ref().take(limit).collect();
+    Ok((entries, rest.next().map(|next| next.name().to_owned())))
+}
+
+/// What a list is ordered by, and its marker.
+trait Named {
+    fn name(&self) -> &str;
+}
+
+impl Named for (String, String) {
+    fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Named for AliasEntry {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+fn check_description(description: &str) -> Result<(), KmsFailure> {
+    if description.chars().count() <= DESCRIPTION_CHARS_MAX {
+        return Ok(());
+    }
+    let constraint = format!("Member must have length less than or equal to {DESCRIPTION_CHARS_MAX}");
+    Err(check::invalid("description", "***", &constraint))
 }
 
 fn no_such_key_store(name: &str) -> KmsFailure {

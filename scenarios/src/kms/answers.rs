@@ -6,7 +6,6 @@ use super::inner::Sealed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use xks_proxy::error::ErrorName;
 
@@ -142,11 +141,8 @@ pub fn read_encrypt(body: &[u8], plaintext_len: usize, cdiv_aad: Option<&[u8]>) 
         let text = answer.ciphertext_data_integrity_value.ok_or_else(|| {
             Wrong::IntegrityValue("the integrity value that was asked for is missing".into())
         })?;
-        let mut hash = Sha256::new();
-        for part in [aad, &metadata, &iv, &ciphertext, &tag] {
-            hash.update(part);
-        }
-        if STANDARD.decode(text.as_bytes()).ok().as_deref() != Some(hash.finalize().as_slice()) {
+        let value = crate::sha256::of(&[aad, &metadata, &iv, &ciphertext, &tag]);
+        if STANDARD.decode(text.as_bytes()).ok().as_deref() != Some(&value[..]) {
             return Err(Wrong::IntegrityValue(
                 "the integrity value is not the SHA-256 of AAD, metadata, IV, ciphertext and tag".into(),
             ));

@@ -97,6 +97,10 @@ pub struct Exchange {
     pub found_closed: u32,
     /// The connection set-up timed out and was tried again.
     pub retried: bool,
+    /// Time that went into TCP's connection set-up.
+    pub connecting: Duration,
+    /// Time that went into TLS's.
+    pub securing: Duration,
 }
 
 impl XksClient {
@@ -118,6 +122,8 @@ impl XksClient {
             fresh_connection: false,
             found_closed: 0,
             retried: false,
+            connecting: Duration::ZERO,
+            securing: Duration::ZERO,
         };
         exchange.result = self.attempt(kms_host, request, &mut exchange).await;
         exchange
@@ -138,11 +144,11 @@ impl XksClient {
             }
         }
         exchange.fresh_connection = true;
-        let mut opened = self.open(kms_host, deadline).await;
+        let mut opened = self.open(kms_host, deadline, exchange).await;
         if self.limits.connect_retry && matches!(opened, Err(NotOpened { timed_out: true, .. })) {
             exchange.retried = true;
             deadline = Instant::now() + self.limits.patience;
-            opened = self.open(kms_host, deadline).await;
+            opened = self.open(kms_host, deadline, exchange).await;
         }
         let open = Open { io: opened.map_err(|not| not.cause)?, born: Instant::now() };
         self.send(kms_host, open, request, deadline).await.map_err(|lost| match lost {
@@ -151,9 +157,17 @@ impl XksClient {
         })
     }
 
-    async fn open(&self, kms_host: usize, deadline: Instant) -> Result<Box<dyn Io>, NotOpened> {
+    async fn open(
+        &self,
+        kms_host: usize,
+        deadline: Instant,
+        exchange: &mut Exchange,
+    ) -> Result<Box<dyn Io>, NotOpened> {
         let not = |cause, timed_out| NotOpened { cause, timed_out };
-        let tcp = match timeout_at(deadline, self.dial.connect(kms_host)).await {
+        let began = Instant::now();
+        let connected = timeout_at(deadline, self.dial.connect(kms_host)).await;
+        exchange.connecting += began.elapsed();
+        let tcp = match connected {
             Ok(Ok(tcp)) => tcp,
             Ok(Err(error)) => {
                 return Err(not(Cause::NoConnection, error.kind() == io::ErrorKind::TimedOut));
@@ -161,7 +175,10 @@ impl XksClient {
             Err(_) => return Err(not(Cause::NoConnection, true)),
         };
         let Some(tls) = &self.tls else { return Ok(tcp) };
-        match timeout_at(deadline, tls.connector.connect(tls.server_name.clone(), tcp)).await {
+        let began = Instant::now();
+        let secured = timeout_at(deadline, tls.connector.connect(tls.server_name.clone(), tcp)).await;
+        exchange.securing += began.elapsed();
+        match secured {
             Ok(Ok(stream)) => Ok(Box::new(stream)),
             Ok(Err(_)) => Err(not(Cause::NoTls, false)),
             Err(_) => Err(not(Cause::TimedOut, true)),

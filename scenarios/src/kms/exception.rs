@@ -84,6 +84,8 @@ exceptions! {
     XksProxyUriUnreachable = "XksProxyUriUnreachableException",
     /// Another key store has this VPC endpoint service.
     XksProxyVpcEndpointServiceInUse = "XksProxyVpcEndpointServiceInUseException",
+    /// The encryption algorithm is not one of the key's.
+    InvalidKeyUsage = "InvalidKeyUsageException",
 }
 
 impl KmsException {

@@ -7,13 +7,13 @@
 use super::CiphertextBlob;
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
-use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use xks_proxy::secret::Plaintext;
 
 /// Bytes of a data key: AES-256.
 pub const DATA_KEY_BYTES: usize = 32;
-const NONCE_BYTES: usize = 12;
+/// Bytes of a nonce of the inner layer.
+pub const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 const BLOB_VERSION: u8 = 1;
 
@@ -100,13 +100,24 @@ impl Inner {
     /// The inner ciphertext of encryption `head`: nonce, ciphertext, tag. Always the same for the same head; the nonce
     /// is the serial number, so none is used twice. `None` when the store has no such key.
     pub fn seal(&self, head: BlobHead, context: &[u8]) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; NONCE_BYTES];
-        bytes[NONCE_BYTES - 8..].copy_from_slice(&head.serial.to_be_bytes());
-        let nonce = Nonce::try_from(bytes.as_slice()).ok()?;
-        let data_key = self.data_key(head.serial);
-        let payload = Payload { msg: data_key.expose(), aad: context };
-        bytes.extend(self.ciphers.borrow().get(usize::from(head.key))?.encrypt(&nonce, payload).ok()?);
-        Some(bytes)
+        let mut nonce = [0; NONCE_BYTES];
+        nonce[NONCE_BYTES - 8..].copy_from_slice(&head.serial.to_be_bytes());
+        self.seal_own(head.key, nonce, context, &self.data_key(head.serial))
+    }
+
+    /// The inner ciphertext of any plaintext: nonce, ciphertext, tag. No nonce may come twice under one key. `None` when
+    /// the store has no such key.
+    pub fn seal_own(
+        &self,
+        key: u16,
+        nonce: [u8; NONCE_BYTES],
+        context: &[u8],
+        plaintext: &Plaintext,
+    ) -> Option<Vec<u8>> {
+        let payload = Payload { msg: plaintext.expose(), aad: context };
+        let ciphers = self.ciphers.borrow();
+        let sealed = ciphers.get(usize::from(key))?.encrypt(&Nonce::from(nonce), payload).ok()?;
+        Some([nonce.as_slice(), &sealed].concat())
     }
 
     /// Opens an inner ciphertext; `None` when it was not made with this key and context.
@@ -119,18 +130,18 @@ impl Inner {
 }
 
 fn derive(seed: &[u8; 32], purpose: &str, number: u64) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(seed)
-        .chain_update(purpose.as_bytes())
-        .chain_update(number.to_be_bytes())
-        .finalize()
-        .into()
+    crate::sha256::of(&[seed, purpose.as_bytes(), &number.to_be_bytes()])
 }
 
 /// Packs the head and all fields of the proxy's answer. `None` when metadata or IV exceed 255 bytes.
 pub fn pack(head: BlobHead, sealed: &Sealed) -> Option<CiphertextBlob> {
-    let mut bytes = Vec::with_capacity(BlobHead::BYTES + 64 + sealed.ciphertext.len());
-    bytes.extend_from_slice(&head.to_bytes());
+    pack_after(&head.to_bytes(), sealed)
+}
+
+/// The same behind a head of any kind.
+pub(super) fn pack_after(head: &[u8], sealed: &Sealed) -> Option<CiphertextBlob> {
+    let mut bytes = Vec::with_capacity(head.len() + 64 + sealed.ciphertext.len());
+    bytes.extend_from_slice(head);
     for field in [&sealed.metadata, &sealed.iv] {
         bytes.push(u8::try_from(field.len()).ok()?);
         bytes.extend_from_slice(field);
@@ -143,6 +154,11 @@ pub fn pack(head: BlobHead, sealed: &Sealed) -> Option<CiphertextBlob> {
 /// The reverse of [`pack`]; `None` for bytes that it did not make.
 pub fn unpack(blob: &CiphertextBlob) -> Option<(BlobHead, Sealed)> {
     let (head, rest) = blob.0.split_at_checked(BlobHead::BYTES)?;
+    Some((BlobHead::from_bytes(head)?, unpack_fields(rest)?))
+}
+
+/// What [`pack_after`] put behind the head.
+pub(super) fn unpack_fields(rest: &[u8]) -> Option<Sealed> {
     let field = |bytes: &mut &[u8]| {
         let (length, rest) = bytes.split_first()?;
         let (field, rest) = rest.split_at_checked(usize::from(*length))?;
@@ -153,8 +169,7 @@ pub fn unpack(blob: &CiphertextBlob) -> Option<(BlobHead, Sealed)> {
     let metadata = field(&mut rest)?;
     let iv = field(&mut rest)?;
     let (tag, ciphertext) = rest.split_first_chunk()?;
-    let sealed = Sealed { ciphertext: ciphertext.to_vec(), iv, tag: *tag, metadata };
-    Some((BlobHead::from_bytes(head)?, sealed))
+    Some(Sealed { ciphertext: ciphertext.to_vec(), iv, tag: *tag, metadata })
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use super::sigv4::Signer;
 use super::spread::Spread;
 use super::violations::{Violations, X1, X2, X5};
 use super::{Caller, CiphertextBlob, KmsApi, KmsException, KmsFailure, KmsOperation, LocalFuture, Requester};
-use crate::trace::{Event, KmsEvent, Recorder, XksEvent, XksOutcome};
+use crate::trace::{Event, KmsEvent, Recorder, XksEvent, XksOutcome, XksStages};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::cell::{Cell, RefCell};
@@ -121,14 +121,16 @@ pub struct KmsModel {
     pub(super) target: RefCell<Rc<Target>>,
     pub(super) signer: RefCell<Spread<Rc<Signer>>>,
     pub(super) keys: RefCell<Vec<Rc<KmsKey>>>,
-    inner: Inner,
+    pub(super) inner: Inner,
     clock: Rc<dyn Clock>,
     pub(super) recorder: Rc<dyn Recorder>,
-    violations: Rc<Violations>,
+    pub(super) violations: Rc<Violations>,
     /// Which host serves a call; apart from the other draws, so that these never reshuffle it.
     host_choice: RefCell<ChaCha20Rng>,
     variation: RefCell<ChaCha20Rng>,
     health_times: RefCell<ChaCha20Rng>,
+    /// For payloads that callers bring along; apart from the other draws as well.
+    pub(super) own_payloads: RefCell<ChaCha20Rng>,
     pub(super) quota: RefCell<Quota>,
     account_quota: Rc<RefCell<Quota>>,
     reliability: RefCell<Reliability>,
@@ -137,7 +139,7 @@ pub struct KmsModel {
     /// What each host of KMS has heard of the connection: whether there is one.
     pub(super) reach: RefCell<Spread<bool>>,
     pub(super) cloudwatch: RefCell<CloudWatch>,
-    counters: RefCell<Counters>,
+    pub(super) counters: RefCell<Counters>,
 }
 
 /// The endpoint of a key store's proxy, and the connections to it.
@@ -173,7 +175,7 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    fn failure(self) -> KmsFailure {
+    pub(super) fn failure(self) -> KmsFailure {
         self.cause.failure(self.reliable)
     }
 }
@@ -239,6 +241,7 @@ impl KmsModel {
             host_choice: stream(),
             variation: stream(),
             health_times: stream(),
+            own_payloads: stream(),
             quota: RefCell::new(Quota::new(settings.quota_per_s)),
             account_quota,
             reliability: RefCell::new(Reliability::new(settings.reliability_threshold, window)),
@@ -411,7 +414,7 @@ impl KmsModel {
     }
 
     /// The outer layer: has the proxy encrypt what the inner layer has made, with these additional data.
-    async fn outer_seal(
+    pub(super) async fn outer_seal(
         &self,
         host: usize,
         key: &KmsKey,
@@ -580,7 +583,7 @@ impl KmsModel {
     }
 
     /// Key state, key store state, quotas, in this order: what is refused without a call of the proxy.
-    fn admit(&self, host: usize, key: &KmsKey, operation: KmsOperation) -> Result<(), KmsFailure> {
+    pub(super) fn admit(&self, host: usize, key: &KmsKey, operation: KmsOperation) -> Result<(), KmsFailure> {
         key.admit(KeyOperation::Cryptographic, self.view(host))?;
         if !self.is_connected_for(host) {
             return Err(Cause::NotConnected.failure(true));
@@ -602,12 +605,12 @@ impl KmsModel {
         Ok(())
     }
 
-    fn view(&self, host: usize) -> View {
+    pub(super) fn view(&self, host: usize) -> View {
         View { host, hosts: self.settings.hosts, now: self.recorder.now() }
     }
 
     /// One call of the proxy: sign, send, read, and tell of it.
-    async fn call_proxy<T>(
+    pub(super) async fn call_proxy<T>(
         &self,
         line: &Line,
         purpose: Purpose<'_>,
@@ -616,7 +619,7 @@ impl KmsModel {
     ) -> Result<T, Failed> {
         let at = self.recorder.now();
         let kms_host = line.host;
-        let request = self.write_request(line, purpose, &ask, at);
+        let (kms_request_id, request) = self.write_request(line, purpose, &ask, at);
         let exchange = line.target.client.call(kms_host, &request).await;
         let status = exchange.result.as_ref().map_or(0, |response| response.status);
         let result = exchange.result.and_then(|response| {
@@ -633,6 +636,11 @@ impl KmsModel {
             took: now.saturating_sub(at),
             fresh_connection: exchange.fresh_connection,
             outcome: result.as_ref().map_or_else(|cause| outcome(*cause, status), |_| XksOutcome::Ok),
+            stages: XksStages {
+                kms_request_id,
+                connecting: exchange.connecting,
+                securing: exchange.securing,
+            },
         }));
         let mut counters = self.counters.borrow_mut();
         counters.xks_calls += 1;
@@ -673,10 +681,22 @@ impl KmsModel {
         }
     }
 
-    fn write_request(&self, line: &Line, purpose: Purpose<'_>, ask: &Ask<'_>, at: Duration) -> Vec<u8> {
+    /// The request, and its `kmsRequestId`.
+    fn write_request(
+        &self,
+        line: &Line,
+        purpose: Purpose<'_>,
+        ask: &Ask<'_>,
+        at: Duration,
+    ) -> (String, Vec<u8>) {
         let mut variation = self.variation.borrow_mut();
+        let drawn = request_id(&mut variation);
+        let kms_request_id = match purpose.requester.and_then(|it| it.request_id) {
+            Some(own) => own.to_owned(),
+            None => drawn,
+        };
         let metadata = RequestMetadata {
-            kms_request_id: &request_id(&mut variation),
+            kms_request_id: &kms_request_id,
             kms_operation: if chance(&mut variation, self.settings.unknown_operation_share) {
                 "OperationOfTheFuture"
             } else {
@@ -720,10 +740,11 @@ impl KmsModel {
         };
         shuffle(&mut headers, &mut variation);
         let chunked = chance(&mut variation, self.settings.chunked_share);
-        write_post(&path, &headers, body.as_bytes(), chunked)
+        let request = write_post(&path, &headers, body.as_bytes(), chunked);
+        (kms_request_id, request)
     }
 
-    fn finish<T>(
+    pub(super) fn finish<T>(
         &self,
         at: Duration,
         operation: KmsOperation,
@@ -773,7 +794,7 @@ impl KmsApi for KmsModel {
 }
 
 impl<'a> Purpose<'a> {
-    fn of_key(key: &'a KmsKey, operation: KmsOperation, requester: Requester<'a>) -> Self {
+    pub(super) fn of_key(key: &'a KmsKey, operation: KmsOperation, requester: Requester<'a>) -> Self {
         Self {
             external_key_id: Some(&key.external_key_id),
             kms_key_arn: Some(&key.arn),
@@ -805,7 +826,7 @@ impl Drop for HealthPoll {
 }
 
 /// The blob was encrypted under another key than the request names.
-fn incorrect_key() -> KmsFailure {
+pub(super) fn incorrect_key() -> KmsFailure {
     KmsFailure::new(
         KmsException::IncorrectKey,
         "The key ID in the request does not identify a CMK that can perform this operation.",
@@ -826,7 +847,7 @@ fn outcome(cause: Cause, status: u16) -> XksOutcome {
 }
 
 /// A UUID, version 4 (RFC 9562, section 5.4).
-fn request_id(random: &mut ChaCha20Rng) -> String {
+pub(crate) fn request_id(random: &mut ChaCha20Rng) -> String {
     let (high, low) = (random.next_u64(), random.next_u64());
     format!(
         "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",

@@ -1,16 +1,27 @@
 //! The forms of the management calls' parameters.
 //!
-//! Place on the map: pure; [`account`](super::account) checks with it before anything else. Lengths and patterns are
+//! Place on the map: pure; [`account`](super::account) and [`kms_endpoint`](crate::kms_endpoint) check with it before
+//! anything else. Lengths and patterns are
 //! those of kms-behaviour 2 (the KMS service model).
 
 use super::{KmsException, KmsFailure};
 
 /// What is wrong with a parameter is said in AWS's common form (MA-22).
-pub(super) fn invalid(name: &str, value: &str, constraint: &str) -> KmsFailure {
+pub(crate) fn invalid(name: &str, value: &str, constraint: &str) -> KmsFailure {
     KmsFailure::new(
         KmsException::Validation,
         format!(
             "1 validation error detected: Value '{value}' at '{name}' failed to satisfy constraint: {constraint}"
+        ),
+    )
+}
+
+/// A parameter that must be there is not.
+pub(crate) fn missing(name: &str) -> KmsFailure {
+    KmsFailure::new(
+        KmsException::Validation,
+        format!(
+            "1 validation error detected: Value null at '{name}' failed to satisfy constraint: Member must not be null"
         ),
     )
 }

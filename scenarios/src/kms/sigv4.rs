@@ -4,16 +4,14 @@
 //! Place on the map: [`model`](super::model) signs every request to the proxy with it, service `kms-xks-proxy`
 //! (XKS-AUTH-1).
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use crate::sha256;
+use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
 use std::cell::RefCell;
 use xks_proxy::env::UnixTime;
 use xks_proxy::secret::Secret;
 
 /// The service name in every credential scope (XKS-AUTH-1).
 pub const SERVICE: &str = "kms-xks-proxy";
-
-type HmacSha256 = Hmac<Sha256>;
 
 /// The credential that the key store's owner gave to KMS, with the signing key of the current day.
 pub struct Signer {
@@ -22,7 +20,7 @@ pub struct Signer {
     region: String,
     service: String,
     /// The signing key changes once a day; deriving it costs four HMACs, so it is kept ready keyed.
-    today: RefCell<Option<(u64, HmacSha256)>>,
+    today: RefCell<Option<(u64, Key)>>,
 }
 
 /// What a signature adds to a request.
@@ -89,14 +87,13 @@ impl Signer {
             names.push_str(name);
         }
         canonical.extend(["\n", &names, "\n"]);
-        push_hex(&mut canonical, &Sha256::digest(body));
+        push_hex(&mut canonical, &sha256::of(&[body]));
 
         let scope = [day, "/", &self.region, "/", &self.service, "/aws4_request"].concat();
         let mut to_sign = ["AWS4-HMAC-SHA256\n", &date, "\n", &scope, "\n"].concat();
-        push_hex(&mut to_sign, &Sha256::digest(canonical.as_bytes()));
+        push_hex(&mut to_sign, &sha256::of(&[canonical.as_bytes()]));
 
-        let mut mac = self.signing_key(now.secs() / 86_400, day);
-        mac.update(to_sign.as_bytes());
+        let signature = hmac::sign(&self.signing_key(now.secs() / 86_400, day), to_sign.as_bytes());
         let mut authorization = [
             "AWS4-HMAC-SHA256 Credential=",
             &self.access_key_id,
@@ -107,30 +104,24 @@ impl Signer {
             ", Signature=",
         ]
         .concat();
-        push_hex(&mut authorization, &mac.finalize().into_bytes());
+        push_hex(&mut authorization, signature.as_ref());
         Signature { date, authorization }
     }
 
-    fn signing_key(&self, day_number: u64, day: &str) -> HmacSha256 {
+    fn signing_key(&self, day_number: u64, day: &str) -> Key {
         let mut today = self.today.borrow_mut();
         if let Some((number, key)) = today.as_ref()
             && *number == day_number
         {
             return key.clone();
         }
-        let mut key = keyed(["AWS4", self.secret.expose()].concat().as_bytes());
+        let mut key = Key::new(HMAC_SHA256, ["AWS4", self.secret.expose()].concat().as_bytes());
         for part in [day, &self.region, &self.service, "aws4_request"] {
-            key.update(part.as_bytes());
-            key = keyed(&key.finalize().into_bytes());
+            key = Key::new(HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref());
         }
         *today = Some((day_number, key.clone()));
         key
     }
-}
-
-#[expect(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104, section 2)")]
-fn keyed(key: &[u8]) -> HmacSha256 {
-    HmacSha256::new_from_slice(key).expect("a key of any length")
 }
 
 fn push_hex(text: &mut String, bytes: &[u8]) {

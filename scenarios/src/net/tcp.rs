@@ -25,6 +25,9 @@ mod stream;
 pub use listener::Listener;
 pub use stream::Stream;
 
+pub(in crate::net) use segment::Side;
+
+use super::capture::Capture;
 use super::link::Link;
 use crate::clock::Clock;
 use listener::Backlog;
@@ -41,6 +44,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Network {
     clock: Clock,
     listeners: Arc<Mutex<BTreeMap<Address, Arc<Mutex<Backlog>>>>>,
+    capture: Option<Capture>,
+    /// The proxy that opens connections through this clone; `None` is KMS or the load balancer.
+    proxy: Option<usize>,
 }
 
 /// A place that can listen: the number of a proxy.
@@ -49,7 +55,20 @@ pub type Address = usize;
 impl Network {
     /// An empty network.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, listeners: Arc::default() }
+        Self { clock, listeners: Arc::default(), capture: None, proxy: None }
+    }
+
+    /// The same network, whose packets go into a capture too.
+    #[must_use]
+    pub fn captured_by(mut self, capture: Capture) -> Self {
+        self.capture = Some(capture);
+        self
+    }
+
+    /// The same network as a proxy uses it; a capture shows which.
+    #[must_use]
+    pub fn of_proxy(&self, proxy: usize) -> Self {
+        Self { proxy: Some(proxy), ..self.clone() }
     }
 
     /// Listens at an address. A second listener at the same address replaces the first.

@@ -5,7 +5,7 @@
 use super::keeper::{Checkpoint, brief, fingerprint};
 use super::saved::SavedRun;
 use crate::observer::{Observer, Seen};
-use sha2::{Digest, Sha256};
+use aws_lc_rs::digest::{Context, SHA256};
 use std::fmt;
 
 /// Events between two checkpoints that are kept to be shown.
@@ -80,7 +80,7 @@ impl fmt::Display for Parting {
 pub struct Comparison {
     saved: SavedRun,
     fingerprints: Vec<u16>,
-    running: Sha256,
+    running: Context,
     /// The next checkpoint in the list.
     next: usize,
     events: u64,
@@ -99,7 +99,7 @@ impl Comparison {
         Self {
             fingerprints: saved.fingerprints().unwrap_or_default(),
             saved,
-            running: Sha256::new(),
+            running: Context::new(&SHA256),
             next: 0,
             events: 0,
             latest: None,
@@ -116,7 +116,12 @@ impl Comparison {
         }
         if self.events < self.saved.events && self.fingerprints.len() as u64 > self.events {
             let saved = self.saved_line(self.events).ok_or(NOT_KEPT);
-            return Some(Parting::At { event: self.events, before: self.latest.clone(), saved, replayed: None });
+            return Some(Parting::At {
+                event: self.events,
+                before: self.latest.clone(),
+                saved,
+                replayed: None,
+            });
         }
         if digest == self.saved.digest {
             return None;

@@ -4,8 +4,9 @@
 //! [`saved`](super::saved), and [`comparison`](super::comparison) computes the same of another run.
 
 use crate::observer::{Observer, Seen};
+use crate::sha256;
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
 /// Checkpoints of a run, at the most. Beyond, every second one is left out, and new ones come half as often.
@@ -30,17 +31,21 @@ pub struct Checkpoint {
 /// Sixteen bits of a line (FNV-1a, folded). Two different lines share them once in 65,536 times, and then a checkpoint
 /// still tells.
 pub(super) fn fingerprint(line: &str) -> u16 {
-    let hash = line
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = line.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     let [a, b, c, d, e, f, g, h] = hash.to_be_bytes();
     u16::from_be_bytes([a ^ c ^ e ^ g, b ^ d ^ f ^ h])
 }
 
 /// A running digest as a checkpoint keeps it.
-pub(super) fn brief(running: &Sha256) -> String {
-    let digest = running.clone().finalize();
-    digest.iter().take(DIGEST_BYTES).fold(String::with_capacity(2 * DIGEST_BYTES), |mut hex, byte| {
+pub(super) fn brief(running: &Context) -> String {
+    hexadecimal(&sha256::finish(running.clone())[..DIGEST_BYTES])
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
         // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
         hex
@@ -48,9 +53,8 @@ pub(super) fn brief(running: &Sha256) -> String {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Keeper {
-    running: Sha256,
+    running: Context,
     every: u64,
     checkpoints: Vec<Checkpoint>,
     fingerprints: Vec<u16>,
@@ -58,7 +62,7 @@ pub struct Keeper {
 
 impl Default for Keeper {
     fn default() -> Self {
-        Self { running: Sha256::new(), every: 1, checkpoints: Vec::new(), fingerprints: Vec::new() }
+        Self { running: Context::new(&SHA256), every: 1, checkpoints: Vec::new(), fingerprints: Vec::new() }
     }
 }
 

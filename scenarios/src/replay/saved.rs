@@ -3,13 +3,12 @@
 //! Place on the map: written by `xks-sim run --save`, read by `xks-sim replay`. JSON; at most a megabyte or two, however
 //! long the run.
 
-use super::keeper::{CHECKPOINTS_MAX, Checkpoint, FINGERPRINTS_MAX, Keeper};
+use super::keeper::{CHECKPOINTS_MAX, Checkpoint, FINGERPRINTS_MAX, Keeper, hexadecimal};
 use crate::scenario::{FILE_BYTES_MAX, Scenario};
+use crate::sha256;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
 /// Of the files that this program writes and reads.
 const FORMAT: u32 = 1;
@@ -99,7 +98,8 @@ impl SavedRun {
         })?;
         let told = |key: &str| value.get(key).and_then(serde_json::Value::as_u64);
         let version = value.get("version").and_then(serde_json::Value::as_str);
-        let (Some(format), Some(version), Some(_)) = (told("format"), version, value.get("scenario_toml")) else {
+        let (Some(format), Some(version), Some(_)) = (told("format"), version, value.get("scenario_toml"))
+        else {
             return Err(damaged("`format`, `version` or `scenario_toml` is missing"));
         };
         let own = env!("CARGO_PKG_VERSION");
@@ -147,10 +147,6 @@ impl SavedRun {
     fn compute_checksum(&self) -> String {
         let bare = Self { checksum: String::new(), ..self.clone() };
         let text = serde_json::to_string(&bare).expect("a SavedRun serialises");
-        Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        hexadecimal(&sha256::of(&[text.as_bytes()]))
     }
 }

@@ -1,8 +1,9 @@
-//! Inline SVG for the page: fault bands, success strips, latency and load, all over one time axis.
+//! Inline SVG for the page: bands of faults and alarms, success strips, lines and areas, all over one time axis.
 //!
-//! Place on the map: used by `html`. A plot is as wide as its column: text and bands are placed in per cent, and the
-//! series lie in an inner `svg` stretched over the plot (one unit per bucket), so nothing is scaled down to
-//! illegibility on a phone. Whatever is not finite is left out: no `NaN` reaches a path.
+//! Place on the map: used by `html`. A plot is as wide as its column. What lies on the time axis stands in an inner `svg`
+//! of the class `time`, stretched over the plot (one unit per bucket), so nothing is scaled down to illegibility on a phone,
+//! and the page's script zooms by changing that drawing's `viewBox`. Text and grid lines are placed in per cent, and the
+//! script places them anew. Whatever is not finite is left out: no `NaN` reaches a path.
 
 use super::human::{count, duration, latency};
 use crate::result::{FaultBand, RunResult, ServiceResult};
@@ -13,10 +14,10 @@ use std::fmt::Write;
 const STRIP_PX: u32 = 40;
 /// Height of the latency plot.
 const LATENCY_PX: u32 = 168;
-/// Height of the load plot.
-const LOAD_PX: u32 = 64;
-/// Height of a row of fault bands.
-const FAULT_PX: u32 = 16;
+/// Height of the plots of counts: calls, queues, retries, exceptions.
+const COUNT_PX: u32 = 64;
+/// Height of a row of bands.
+const BAND_PX: u32 = 16;
 /// A failure is drawn at least this many per cent high, so that a single one is seen.
 const LEAST_DENT: f64 = 7.0;
 
@@ -46,6 +47,16 @@ pub(super) struct Words<'a> {
     pub(super) description: &'a str,
 }
 
+/// One line of a plot of counts, with the area below it if it is `filled`.
+pub(super) struct Line<'a> {
+    /// The class of its path.
+    pub(super) class: &'a str,
+    /// Per bucket.
+    pub(super) values: &'a [u64],
+    /// Whether it stands on an area.
+    pub(super) filled: bool,
+}
+
 impl Axis {
     /// The axis of a run: a tick every 1, 2, 5 … of the unit in which the run is best told.
     pub(super) fn of(result: &RunResult) -> Self {
@@ -58,6 +69,11 @@ impl Axis {
         ms.min(self.duration_ms) as f64 * 100.0 / self.duration_ms as f64
     }
 
+    /// Where a time lies, in buckets.
+    fn place(&self, ms: u64) -> f64 {
+        ms.min(self.duration_ms) as f64 / self.bucket_ms as f64
+    }
+
     /// Width of the inner drawing, in buckets.
     fn buckets(&self) -> f64 {
         self.duration_ms as f64 / self.bucket_ms as f64
@@ -66,7 +82,7 @@ impl Axis {
     /// Labels below or above the plots.
     pub(super) fn labels(&self) -> Markup {
         html! {
-            svg.axis data-axis="" width="100%" height="22" aria-hidden="true" {
+            svg.axis width="100%" height="22" aria-hidden="true" {
                 @for tick in &self.ticks {
                     @let x = self.at(tick.at_ms);
                     g.tick.minor[tick.minor] {
@@ -78,16 +94,21 @@ impl Axis {
         }
     }
 
-    /// Faults of one label.
-    pub(super) fn faults(&self, bands: &[&FaultBand], words: &Words<'_>) -> Markup {
+    /// A row of bands of one class, `fault` or `alarm`: from, to.
+    pub(super) fn bands(&self, class: &str, bands: &[(u64, u64)], words: &Words<'_>) -> Markup {
         let inside = html! {
             line.rail x1="0" x2="100%" y1="50%" y2="50%" {}
-            @for band in bands {
-                @let (x, width) = self.span(band);
-                rect.fault x=(per_cent(x)) y="1" width=(per_cent(width)) height=(FAULT_PX - 2) rx="2" {}
-            }
+            (self.inner(0.0, &html! {
+                @for (from, to) in bands { (self.band(class, *from, *to, (10.0, 80.0))) }
+            }))
         };
-        plot(FAULT_PX, "faults", words, &inside)
+        plot(BAND_PX, "bands", words, &inside)
+    }
+
+    /// A band; its outline keeps an instant, or a minute within a week, visible.
+    fn band(&self, class: &str, from_ms: u64, to_ms: u64, (y, height): (f64, f64)) -> Markup {
+        let (from, to) = (self.place(from_ms), self.place(to_ms));
+        html! { rect class=(class) x=(fine(from)) y=(number(y)) width=(fine(to - from)) height=(number(height)) {} }
     }
 
     /// A service's share of requests served, per bucket; what is missing to all is filled.
@@ -106,21 +127,56 @@ impl Axis {
         plot(STRIP_PX, "success", words, &inside)
     }
 
-    /// Median and 99th percentile of KMS's waiting, per bucket, under its patience.
+    /// How a service's requests were served, as shares on top of each other: by KMS, from a cache, by a held key, not at
+    /// all. A cache that runs out shows as its share that shrinks.
+    pub(super) fn parts(&self, result: &RunResult, service: &ServiceResult, words: &Words<'_>) -> Markup {
+        let buckets = service.ok.len().max(service.failed.len());
+        let at = |series: &[u64], bucket: usize| series.get(bucket).copied().unwrap_or(0) as f64;
+        // Shares of a bucket, from the bottom: held key, cache, KMS; what is left above failed.
+        let level = |parts: usize| -> Vec<Option<f64>> {
+            let heights: Vec<Option<f64>> = (0..buckets)
+                .map(|bucket| {
+                    let (ok, failed) = (at(&service.ok, bucket), at(&service.failed, bucket));
+                    let (held, cached) = (at(&service.held, bucket), at(&service.cached, bucket));
+                    let served = [held, held + cached, ok].get(parts).copied().unwrap_or(ok);
+                    let all = ok + failed;
+                    (all > 0.0).then(|| (100.0 - served * 100.0 / all).clamp(0.0, 100.0))
+                })
+                .collect();
+            bridged(&heights)
+        };
+        let (held, cached, ok) = (level(0), level(1), level(2));
+        let inside = html! {
+            (self.backdrop(result))
+            (self.inner(0.0, &html! {
+                // Each covers the one before it from the bottom up.
+                path.part-failed d=(area(&ok, 0.0)) {}
+                path.part-kms d=(area(&ok, 100.0)) {}
+                path.part-cache d=(area(&cached, 100.0)) {}
+                path.part-held d=(area(&held, 100.0)) {}
+            }))
+            (self.edges(result))
+            line.cursor y1="0" y2="100%" {}
+        };
+        plot(COUNT_PX, "parts", words, &inside)
+    }
+
+    /// Percentiles of KMS's waiting, per bucket, under its patience.
     pub(super) fn latency(&self, result: &RunResult, scale: &Scale, words: &Words<'_>) -> Markup {
-        let (p50, p99) = (scale.heights(&result.xks.p50_ms), scale.heights(&result.xks.p99_ms));
-        let limit = scale.height(result.xks.patience_ms as f64);
+        let xks = &result.xks;
+        let limit = scale.height(xks.patience_ms as f64);
         let inside = html! {
             (self.backdrop(result))
             (scale.lines())
             line.limit x1="0" x2="100%" y1=(per_cent(limit)) y2=(per_cent(limit)) {}
             (self.inner(0.0, &html! {
-                path.line-p99 d=(steps(&p99)) {}
-                path.line-p50 d=(steps(&p50)) {}
+                path.line-p99 d=(steps(&scale.heights(&xks.p99_ms))) {}
+                path.line-p90 d=(steps(&scale.heights(&xks.p90_ms))) {}
+                path.line-p50 d=(steps(&scale.heights(&xks.p50_ms))) {}
             }))
             (self.edges(result))
             text.limit-label x="100%" dx="-6" y=(per_cent(limit)) dy="-6" text-anchor="end" {
-                "KMS gives up: " (count(result.xks.patience_ms)) " ms"
+                "KMS gives up: " (count(xks.patience_ms)) " ms"
             }
             line.cursor y1="0" y2="100%" {}
         };
@@ -140,7 +196,34 @@ impl Axis {
             (self.edges(result))
             line.cursor y1="0" y2="100%" {}
         };
-        plot(LOAD_PX, "load", words, &inside)
+        plot(COUNT_PX, "load", words, &inside)
+    }
+
+    /// Counts per bucket, the first line at the back.
+    pub(super) fn counts(
+        &self,
+        result: &RunResult,
+        scale: &Scale,
+        lines: &[Line<'_>],
+        words: &Words<'_>,
+    ) -> Markup {
+        let drawn = lines.iter().map(|line| {
+            let values: Vec<_> = line.values.iter().map(|value| Some(*value as f64)).collect();
+            (line, scale.heights(&values))
+        });
+        let inside = html! {
+            (self.backdrop(result))
+            (scale.lines())
+            (self.inner(0.0, &html! {
+                @for (line, heights) in drawn {
+                    @if line.filled { path class=(format!("area-{}", line.class)) d=(area(&heights, 100.0)) {} }
+                    path class=(format!("line-{}", line.class)) d=(steps(&heights)) {}
+                }
+            }))
+            (self.edges(result))
+            line.cursor y1="0" y2="100%" {}
+        };
+        plot(COUNT_PX, "counts", words, &inside)
     }
 
     /// The proxy's load, in the unit in which it is at least one: `0.2 per second` is hard to picture.
@@ -173,45 +256,47 @@ impl Axis {
     fn inner(&self, air: f64, content: &Markup) -> Markup {
         let view = format!("0 {} {} {}", -air, self.buckets(), 100.0 + 2.0 * air);
         html! {
-            svg width="100%" height="100%" viewBox=(view) preserveAspectRatio="none" { (content) }
+            svg.time width="100%" height="100%" viewBox=(view) preserveAspectRatio="none" { (content) }
         }
-    }
-
-    fn span(&self, band: &FaultBand) -> (f64, f64) {
-        let x = self.at(band.from_ms);
-        // An instant, or a minute within a week, stays visible.
-        let width = (self.at(band.to_ms) - x).max(0.3);
-        (x.min(100.0 - 0.3), width)
     }
 
     fn backdrop(&self, result: &RunResult) -> Markup {
         html! {
             rect.paper x="0" y="0" width="100%" height="100%" {}
-            @for band in &result.faults {
-                @let (x, width) = self.span(band);
-                rect.band x=(per_cent(x)) y="0" width=(per_cent(width)) height="100%" {}
-            }
-            @for tick in &self.ticks {
-                @let x = per_cent(self.at(tick.at_ms));
-                line.grid.minor[tick.minor] x1=(x) x2=(x) y1="0" y2="100%" {}
+            (self.inner(0.0, &html! {
+                @for band in &result.faults { (self.band("band", band.from_ms, band.to_ms, (0.0, 100.0))) }
+            }))
+            g.grids {
+                @for tick in &self.ticks {
+                    @let x = per_cent(self.at(tick.at_ms));
+                    line.grid.minor[tick.minor] x1=(x) x2=(x) y1="0" y2="100%" {}
+                }
             }
         }
     }
 
     fn edges(&self, result: &RunResult) -> Markup {
         // Hundreds of short faults would draw a fence in front of the data.
-        let few = result.faults.len() <= 12;
-        html! {
-            @if few {
+        if result.faults.len() > 12 {
+            return Markup::default();
+        }
+        self.inner(
+            0.0,
+            &html! {
                 @for band in &result.faults {
                     @for edge in [band.from_ms, band.to_ms] {
-                        @let x = per_cent(self.at(edge));
-                        line.edge x1=(x) x2=(x) y1="0" y2="100%" {}
+                        @let x = fine(self.place(edge));
+                        line.edge x1=(x) x2=(x) y1="0" y2="100" {}
                     }
                 }
-            }
-        }
+            },
+        )
     }
+}
+
+/// Faults as bands.
+pub(super) fn spans(bands: &[&FaultBand]) -> Vec<(u64, u64)> {
+    bands.iter().map(|band| (band.from_ms, band.to_ms)).collect()
 }
 
 /// A vertical scale from zero.
@@ -271,6 +356,11 @@ impl Scale {
         self.labels(LATENCY_PX, " ms")
     }
 
+    /// Labels left of a plot of counts.
+    pub(super) fn count_labels(&self) -> Markup {
+        self.labels(COUNT_PX, "")
+    }
+
     fn labels(&self, height: u32, unit: &str) -> Markup {
         // Where the plot is low, only the highest tick and zero have room.
         let last = self.ticks().last().unwrap_or(0.0);
@@ -303,16 +393,25 @@ pub(super) struct Load {
 impl Load {
     /// Labels left of the load plot.
     pub(super) fn labels(&self) -> Markup {
-        self.scale.labels(LOAD_PX, self.short)
+        self.scale.labels(COUNT_PX, self.short)
     }
 }
 
 /// Labels left of a success strip.
 pub(super) fn success_labels() -> Markup {
+    share_labels(STRIP_PX)
+}
+
+/// Labels left of a plot of how requests were served.
+pub(super) fn part_labels() -> Markup {
+    share_labels(COUNT_PX)
+}
+
+fn share_labels(height: u32) -> Markup {
     html! {
-        svg.gutter width="100%" height=(STRIP_PX) aria-hidden="true" {
+        svg.gutter width="100%" height=(height) aria-hidden="true" {
             text x="100%" dx="-6" y="10" text-anchor="end" { "100 %" }
-            text x="100%" dx="-6" y=(STRIP_PX - 1) text-anchor="end" { "0" }
+            text x="100%" dx="-6" y=(height - 1) text-anchor="end" { "0" }
         }
     }
 }
@@ -449,6 +548,12 @@ fn climb(path: &mut String, from: usize, run: &[f64]) {
 fn number(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+}
+
+/// Three decimals at most: a place within a bucket.
+fn fine(value: f64) -> String {
+    let text = format!("{:.3}", if value.is_finite() { value } else { 0.0 });
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn per_cent(value: f64) -> String {
@@ -593,6 +698,10 @@ mod tests {
                 manual: Vec::new(),
                 ok: Vec::new(),
                 failed: Vec::new(),
+                cached: Vec::new(),
+                held: Vec::new(),
+                retries: Vec::new(),
+                exceptions: Vec::new(),
             };
             service.ok.push(ok);
             service.failed.push(failed);

@@ -2,16 +2,39 @@
 //!
 //! Place on the map: one of the renderers of [`report`](crate::report); [`sheet`](crate::sheet) is its frame.
 
-use super::chart::{Axis, Scale, Words, describe_latency, success_labels};
+use super::chart::{Axis, Line, Scale, Words, describe_latency, part_labels, spans, success_labels};
 use super::human::{count, counted, duration, latency, moment, share};
 use super::story::{self, Answer};
 use super::terminal::values;
+use super::topology;
 use crate::result::{Check, Percentiles, RunResult, ServiceResult};
 use crate::sheet::{Frame, Script};
 use maud::{Markup, html};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
+
+/// What the models rest on: what, and for what.
+const SOURCES: [(&str, &str); 6] = [
+    (
+        "XKS Proxy API Specification 1.0.3 (AWS, 15 May 2024)",
+        "what KMS asks of a proxy, the 250 ms, the twelve errors",
+    ),
+    (
+        "AWS KMS Developer Guide: External key stores, Troubleshooting, Monitoring, Request quotas",
+        "which exception KMS gives for which failure, metrics, alarms, quotas",
+    ),
+    (
+        "AWS KMS API Reference and service model 2014-11-01",
+        "exceptions and their words, states of keys and key stores",
+    ),
+    ("AWS SDKs and Tools Reference: Retry behaviour", "how often and when SDKs repeat a call"),
+    (
+        "The user guides of the services on this page",
+        "when they ask KMS, what they cache, what their users see",
+    ),
+    ("User Guide for Network Load Balancers", "health checks, zones, idle connections"),
+];
 
 /// The whole page.
 pub fn html(result: &RunResult) -> String {
@@ -24,6 +47,7 @@ pub fn html(result: &RunResult) -> String {
         (latencies(result))
         (alarms(result))
         (checks(result))
+        (world(result))
         (reproduce(result))
     };
     let script = Some(Script { code: SCRIPT, series: series(result) });
@@ -34,20 +58,141 @@ pub fn html(result: &RunResult) -> String {
 fn series(result: &RunResult) -> String {
     let mut plots = serde_json::Map::new();
     for (index, service) in result.services.iter().enumerate() {
-        let values = serde_json::json!({ "ok": service.ok, "failed": service.failed });
-        plots.insert(service_id(index), values);
+        let id = service_id(index);
+        plots.insert(id.clone(), serde_json::json!({ "ok": service.ok, "failed": service.failed }));
+        plots.insert(
+            format!("{id}-parts"),
+            serde_json::json!({ "of": id, "cached": service.cached, "held": service.held }),
+        );
+        for (nth, plot) in service_counts(service).into_iter().enumerate() {
+            plots.insert(format!("{id}-count-{nth}"), plot.json());
+        }
     }
     let xks = &result.xks;
-    plots.insert("latency".to_owned(), serde_json::json!({ "p50": xks.p50_ms, "p99": xks.p99_ms }));
+    let values = serde_json::json!({ "p50": xks.p50_ms, "p90": xks.p90_ms, "p99": xks.p99_ms });
+    plots.insert("latency".to_owned(), values);
     let load = Axis::of(result).load_series(result);
     let values = serde_json::json!({ "calls": xks.per_bucket, "unit_ms": load.unit_ms, "unit": load.unit });
     plots.insert("load".to_owned(), values);
+    for (nth, plot) in queues(result).iter().chain(&calls_of_all(result)).enumerate() {
+        plots.insert(format!("count-{nth}"), plot.json());
+    }
     let all = serde_json::json!({
         "duration_ms": result.duration_ms.max(1),
         "bucket_ms": result.bucket_ms.max(1),
         "plots": plots,
     });
     inert(&all.to_string())
+}
+
+/// A plot of counts: one or two lines, and what is said beside them.
+struct Counts {
+    name: String,
+    /// Class, what one of them is called, and the series.
+    lines: Vec<(&'static str, &'static str, Vec<u64>)>,
+    note: String,
+}
+
+impl Counts {
+    fn json(&self) -> serde_json::Value {
+        let lines: Vec<_> =
+            self.lines.iter().map(|(_, noun, values)| serde_json::json!([noun, values])).collect();
+        serde_json::json!({ "lines": lines })
+    }
+
+    fn most(&self) -> u64 {
+        self.lines.iter().flat_map(|(_, _, values)| values).copied().max().unwrap_or(0)
+    }
+}
+
+/// What a service met beside its users' success: exceptions by name, and retries.
+fn service_counts(service: &ServiceResult) -> Vec<Counts> {
+    let mut plots: Vec<Counts> = service
+        .exceptions
+        .iter()
+        .map(|series| exception_counts(&series.exception, series.per_bucket.clone()))
+        .collect();
+    plots.extend(retry_counts(service.retries.clone()));
+    plots
+}
+
+fn exception_counts(exception: &str, per_bucket: Vec<u64>) -> Counts {
+    let all = per_bucket.iter().sum();
+    Counts {
+        name: exception.to_owned(),
+        note: format!("{} ended in it", counted(all, "KMS call")),
+        lines: vec![("lost", "KMS calls", per_bucket)],
+    }
+}
+
+/// None where nothing was repeated.
+fn retry_counts(retries: Vec<u64>) -> Option<Counts> {
+    let all: u64 = retries.iter().sum();
+    (all > 0).then(|| Counts {
+        name: "Retries".to_owned(),
+        note: format!("{} by SDKs", counted(all, "repeated KMS call")),
+        lines: vec![("calls", "repeated KMS calls", retries)],
+    })
+}
+
+/// How full the proxies and the HSMs were.
+fn queues(result: &RunResult) -> Vec<Counts> {
+    let queues = &result.queues;
+    let most = |series: &[u64]| count(series.iter().copied().max().unwrap_or(0));
+    if queues.in_flight.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        Counts {
+            name: "At the fullest proxy".to_owned(),
+            note: format!(
+                "up to {} in flight of {}, {} waiting for a core",
+                most(&queues.in_flight),
+                count(queues.in_flight_max),
+                most(&queues.waiting)
+            ),
+            lines: vec![
+                ("calls", "in flight", queues.in_flight.clone()),
+                ("wait", "waiting for a core", queues.waiting.clone()),
+            ],
+        },
+        Counts {
+            name: "At the fullest HSM".to_owned(),
+            note: format!(
+                "up to {} sessions busy of {} that work, {} waiting; it has {}",
+                most(&queues.hsm_running),
+                count(queues.hsm_parallel_max),
+                most(&queues.hsm_queued),
+                counted(queues.hsm_sessions_max, "session")
+            ),
+            lines: vec![
+                ("calls", "sessions busy", queues.hsm_running.clone()),
+                ("wait", "sessions waiting", queues.hsm_queued.clone()),
+            ],
+        },
+    ]
+}
+
+/// Retries and exceptions of all services together.
+fn calls_of_all(result: &RunResult) -> Vec<Counts> {
+    let add = |sum: &mut Vec<u64>, series: &[u64]| {
+        sum.resize(sum.len().max(series.len()), 0);
+        sum.iter_mut().zip(series).for_each(|(sum, count)| *sum += count);
+    };
+    let mut retries = Vec::new();
+    let mut by_name: Vec<(&str, Vec<u64>)> = Vec::new();
+    for service in &result.services {
+        add(&mut retries, &service.retries);
+        for series in &service.exceptions {
+            match by_name.iter_mut().find(|(name, _)| *name == series.exception) {
+                Some((_, sum)) => add(sum, &series.per_bucket),
+                None => by_name.push((&series.exception, series.per_bucket.clone())),
+            }
+        }
+    }
+    let mut plots: Vec<Counts> = retry_counts(retries).into_iter().collect();
+    plots.extend(by_name.into_iter().map(|(name, sum)| exception_counts(name, sum)));
+    plots
 }
 
 /// JSON that cannot end the element it stands in, should it ever hold text: the same values, escaped JSON's own way.
@@ -82,7 +227,7 @@ fn verdict(result: &RunResult) -> Markup {
     let unmet: Vec<_> = result.expectations.iter().filter(|check| !check.held).collect();
     html! {
         section aria-labelledby="verdict" {
-            h2.quiet #verdict { "The verdict" }
+            h2 #verdict { "Blast radius" }
             p.headline { (story::headline(result)) }
             @if !broken.is_empty() || !unmet.is_empty() {
                 aside.alert {
@@ -169,31 +314,56 @@ fn timeline(result: &RunResult) -> Markup {
             h2 #timeline-heading { "What happened when" }
             ul.legend aria-hidden="true" {
                 li.fault { "fault" }
+                @if result.alarms.iter().any(|alarm| !alarm.rang.is_empty()) { li.alarm { "alarm rings" } }
                 li.served { "requests served" }
                 li.lost { "requests failed" }
                 li.idle { "no requests" }
             }
             div #timeline {
-                (faults(result, &axis))
-                div.row.times {
-                    div.name {}
-                    div.scale {}
-                    div.drawing { (axis.labels()) }
-                    div.note { span.now data-now="time" {} }
+                (times(&axis, true))
+                div.group { p.label { "Faults" } (faults(result, &axis)) }
+                (alarm_bands(result, &axis))
+                div.group {
+                    p.label { "Success rate of each service" }
+                    @for (index, service) in result.services.iter().enumerate() {
+                        (strip(result, &axis, index, service))
+                        (detail(result, &axis, index, service))
+                    }
                 }
-                @for (index, service) in result.services.iter().enumerate() {
-                    (strip(result, &axis, index, service))
+                div.group {
+                    p.label { "The proxy as KMS saw it" }
+                    (proxy_plots(result, &axis))
+                    (times_on_paper(&axis))
                 }
-                (proxy_plots(result, &axis))
-                div.row.times {
-                    div.name {}
-                    div.scale {}
-                    div.drawing { (axis.labels()) }
-                    div.note {}
-                }
+                (counts_group(result, &axis, "Queues, the most at once", &queues(result), 0))
+                (counts_group(result, &axis, "Retries and KMS exceptions, all services", &calls_of_all(result), queues(result).len()))
+                (times(&axis, false))
             }
             p.hint #hint { "Each step is " (duration(result.bucket_ms)) " of simulated time." }
             p.unseen #reading aria-live="polite" {}
+        }
+    }
+}
+
+fn times(axis: &Axis, first: bool) -> Markup {
+    html! {
+        div.row.times {
+            div.name {}
+            div.scale {}
+            div.drawing { (axis.labels()) }
+            div.note { @if first { span.now data-now="time" {} } }
+        }
+    }
+}
+
+/// On paper nothing stays in sight: the axis again, below each group of charts.
+fn times_on_paper(axis: &Axis) -> Markup {
+    html! {
+        div.row.times.paper {
+            div.name {}
+            div.scale {}
+            div.drawing { (axis.labels()) }
+            div.note {}
         }
     }
 }
@@ -214,13 +384,42 @@ fn faults(result: &RunResult, axis: &Axis) -> Markup {
                 div.name { (row.label) }
                 div.scale {}
                 div.drawing {
-                    (axis.faults(&row.bands, &Words {
+                    (axis.bands("fault", &spans(&row.bands), &Words {
                         id: &format!("fault-{index}"),
                         title: &format!("Fault: {}", row.label),
                         description: &row.when,
                     }))
                 }
                 div.note { (row.when) }
+            }
+        }
+    }
+}
+
+/// The alarms that rang, each when it did; the table of alarms names the silent ones too.
+fn alarm_bands(result: &RunResult, axis: &Axis) -> Markup {
+    let rang = result.alarms.iter().filter_map(|alarm| Some((alarm, story::rang(alarm)?)));
+    html! {
+        @if result.alarms.iter().any(|alarm| alarm.rang_at_ms.is_some()) {
+            div.group {
+                p.label { "Alarms" }
+                @for (index, (alarm, words)) in rang.enumerate() {
+                    @let spans: Vec<_> = alarm.rang.iter()
+                        .map(|span| (span.from_ms, span.to_ms.unwrap_or(result.duration_ms)))
+                        .collect();
+                    div.row.faults {
+                        div.name { (alarm.name) }
+                        div.scale {}
+                        div.drawing {
+                            (axis.bands("alarm", &spans, &Words {
+                                id: &format!("alarm-{index}"),
+                                title: &format!("Alarm: {}", alarm.name),
+                                description: &words,
+                            }))
+                        }
+                        div.note { (words) }
+                    }
+                }
             }
         }
     }
@@ -241,7 +440,7 @@ fn strip(result: &RunResult, axis: &Axis, index: usize, service: &ServiceResult)
     };
     html! {
         div.row.hit[service.failures > 0] {
-            div.name { (service.title) }
+            div.name data-more=(format!("{id}-more")) { (service.title) }
             div.scale { (success_labels()) }
             div.drawing {
                 (axis.success(result, service, &Words {
@@ -255,6 +454,99 @@ fn strip(result: &RunResult, axis: &Axis, index: usize, service: &ServiceResult)
     }
 }
 
+/// What a service's strip unfolds to: its caches running out, its exceptions by name, its retries. All of it is there for
+/// a reader without the script, and on paper.
+fn detail(result: &RunResult, axis: &Axis, index: usize, service: &ServiceResult) -> Markup {
+    let id = service_id(index);
+    let parts = format!("{id}-parts");
+    let kms = service.ok.iter().sum::<u64>().saturating_sub(service.from_cache + service.from_held_key);
+    html! {
+        @if service.requests > 0 {
+            div.detail id=(format!("{id}-more")) {
+                div.row.tall {
+                    div.name {
+                        "How they were served"
+                        span.key {
+                            @if kms > 0 { span.kkms { "by KMS" } }
+                            @if service.from_cache > 0 { span.kcache { "from a cached key" } }
+                            @if service.from_held_key > 0 { span.kheld { "by a held key" } }
+                            @if service.failures > 0 { span.kfailed { "not at all" } }
+                        }
+                    }
+                    div.scale { (part_labels()) }
+                    div.drawing {
+                        (axis.parts(result, service, &Words {
+                            id: &parts,
+                            title: &format!("{}: how requests were served over time", service.title),
+                            description: &format!(
+                                "{} by KMS, {} from a cached key, {} by a held key, {} not at all.",
+                                count(kms), count(service.from_cache), count(service.from_held_key), count(service.failures)
+                            ),
+                        }))
+                    }
+                    div.note {
+                        span.said {
+                            @if service.from_cache + service.from_held_key == 0 { "every request asked KMS" }
+                            @else { (count(service.from_cache + service.from_held_key)) " without KMS" }
+                        }
+                        span.now data-now=(parts) {}
+                    }
+                }
+                @for (nth, plot) in service_counts(service).iter().enumerate() {
+                    (counts_row(result, axis, &format!("{id}-count-{nth}"), &format!("{}: ", service.title), plot))
+                }
+                (times_on_paper(axis))
+            }
+        }
+    }
+}
+
+fn counts_group(result: &RunResult, axis: &Axis, label: &str, plots: &[Counts], from: usize) -> Markup {
+    html! {
+        @if !plots.is_empty() {
+            div.group {
+                p.label { (label) }
+                @for (nth, plot) in plots.iter().enumerate() {
+                    (counts_row(result, axis, &format!("count-{}", from + nth), "", plot))
+                }
+            }
+        }
+    }
+}
+
+fn counts_row(result: &RunResult, axis: &Axis, id: &str, whose: &str, plot: &Counts) -> Markup {
+    let scale = Scale::up_to(plot.most() as f64);
+    let lines: Vec<_> = plot
+        .lines
+        .iter()
+        .enumerate()
+        .map(|(nth, (class, _, values))| Line { class, values, filled: nth == 0 })
+        .collect();
+    html! {
+        div.row.tall {
+            div.name {
+                // A long name of an exception breaks before its last word.
+                @match plot.name.strip_suffix("Exception") {
+                    Some(stem) => { (stem) wbr; "Exception" }
+                    None => { (plot.name) }
+                }
+                @if plot.lines.len() > 1 {
+                    span.key { @for (class, noun, _) in &plot.lines { span class=(format!("k-{class}")) { (noun) } } }
+                }
+            }
+            div.scale { (scale.count_labels()) }
+            div.drawing {
+                (axis.counts(result, &scale, &lines, &Words {
+                    id,
+                    title: &format!("{whose}{} over time", plot.name),
+                    description: &format!("{}.", plot.note),
+                }))
+            }
+            div.note { span.said { (plot.note) } span.now data-now=(id) {} }
+        }
+    }
+}
+
 fn proxy_plots(result: &RunResult, axis: &Axis) -> Markup {
     let latency_scale = Scale::latency(result);
     let load = axis.load_series(result);
@@ -263,7 +555,11 @@ fn proxy_plots(result: &RunResult, axis: &Axis) -> Markup {
         div.row.tall {
             div.name {
                 "Proxy latency"
-                span.key { span.k99 { "99th percentile" } span.k50 { "median" } }
+                span.key {
+                    span.k99 { "99th percentile" }
+                    span.k90 { "90th percentile" }
+                    span.k50 { "median" }
+                }
             }
             div.scale { (latency_scale.latency_labels()) }
             div.drawing {
@@ -555,18 +851,39 @@ fn check_table(caption: &str, checks: &[Check], held: &str, broken: &str) -> Mar
     }
 }
 
+fn world(result: &RunResult) -> Markup {
+    html! {
+        section aria-labelledby="world" {
+            h2 #world { "What was simulated" }
+            div.world {
+                div.picture { (topology::picture(result)) }
+                div {
+                    p { (topology::describe(result)) }
+                    dl.pairs {
+                        div { dt { "Scenario" } dd { (result.scenario) } }
+                        div { dt { "Length" } dd { (duration(result.duration_ms)) } }
+                        div { dt { "Seed" } dd { code { (result.seed) } } }
+                        div { dt { "Version" } dd { code { (result.version) } } }
+                        div { dt { "HSM" } dd { (result.hsm) } }
+                        div { dt { "Digest" } dd { code { (result.digest) } } }
+                    }
+                    p.foot { "The picture shows the world without its faults." }
+                }
+            }
+        }
+    }
+}
+
 fn reproduce(result: &RunResult) -> Markup {
     html! {
         section aria-labelledby="reproduce" {
             h2 #reproduce { "How to reproduce it" }
-            pre.command tabindex="0" aria-label="Command" { code { (result.command) } }
-            dl.pairs {
-                div { dt { "Seed" } dd { code { (result.seed) } } }
-                div { dt { "Digest" } dd { code { (result.digest) } } }
-                div { dt { "Version" } dd { code { (result.version) } } }
-                div { dt { "HSM" } dd { (result.hsm) } }
-            }
+            pre.command tabindex="0" role="region" aria-label="Command" { code { (result.command) } }
             p.foot { "The same command gives the same digest on any machine: SHA-256 over everything that happened." }
+        }
+        section aria-labelledby="scenario" {
+            h2 #scenario { "The scenario" }
+            pre.file tabindex="0" role="region" aria-label="Scenario file" { code { (result.scenario_toml) } }
         }
         section aria-labelledby="assumptions" {
             h2 #assumptions { "Assumptions" }
@@ -577,9 +894,10 @@ fn reproduce(result: &RunResult) -> Markup {
                 ul.assumptions { @for assumption in &result.assumptions { li { (assumption) } } }
             }
         }
-        section aria-labelledby="scenario" {
-            h2 #scenario { "The scenario" }
-            pre.file tabindex="0" aria-label="Scenario file" { code { (result.scenario_toml) } }
+        section aria-labelledby="sources" {
+            h2 #sources { "Sources" }
+            p { "Where AWS documents a behaviour, the models follow these documents." }
+            ul.assumptions { @for (document, what) in SOURCES { li { (document) ": " (what) } } }
         }
     }
 }

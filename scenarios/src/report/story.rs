@@ -124,10 +124,10 @@ fn verdict(result: &RunResult) -> String {
 /// What a terminal shows of these answers, under a table that has said the rest.
 pub(super) const AFTERMATH: [&str; 5] = [
     "What goes on without its cause",
-    "What kept working",
-    "Lasting damage",
     "Lost for good",
     "Left to do by hand",
+    "What kept working",
+    "Lasting damage",
 ];
 
 /// The answers to a director's questions, in the order they are asked.
@@ -148,6 +148,15 @@ pub(super) fn facts(result: &RunResult) -> Vec<Fact> {
     if !outliving.is_empty() {
         facts.push(Fact { term: "What goes on without its cause", answers: outliving });
     }
+    let mut lost = tolled(result, |service| &service.lost);
+    if lost.is_empty() {
+        lost.push("Nothing that was counted in this run.".to_owned().into());
+    }
+    facts.push(Fact { term: "Lost for good", answers: lost });
+    let manual = tolled(result, |service| &service.manual);
+    if !manual.is_empty() {
+        facts.push(Fact { term: "Left to do by hand", answers: manual });
+    }
     facts.push(Fact { term: "What kept working", answers: kept_working(result) });
     let mut damage: Vec<_> = result
         .services
@@ -159,15 +168,6 @@ pub(super) fn facts(result: &RunResult) -> Vec<Fact> {
         damage.push("None seen in this run.".to_owned().into());
     }
     facts.push(Fact { term: "Lasting damage", answers: damage });
-    for (term, tolls) in [
-        ("Lost for good", (|service| &service.lost) as fn(&ServiceResult) -> &Vec<Toll>),
-        ("Left to do by hand", |service| &service.manual),
-    ] {
-        let answers = tolled(result, tolls);
-        if !answers.is_empty() {
-            facts.push(Fact { term, answers });
-        }
-    }
     facts
 }
 

@@ -1,7 +1,7 @@
 //! From the text of a scenario file to a checked [`Scenario`]: ranges, references, and where each mistake is.
 
 use super::faults::RawFault;
-use super::place::{Place, nearest};
+use super::place::{Place, among};
 use super::sections::{HsmFile, LoadBalancerFile, ProxyFile, Topology};
 use super::{Expectation, Scenario, ScenarioError, expectation, faults};
 use crate::fault::Fault;
@@ -106,10 +106,11 @@ impl Checker<'_> {
         };
         let known = kind.get_ref().as_str().filter(|word| ServiceSettings::KINDS.contains(word));
         let Some(known) = known else {
-            let near =
-                kind.get_ref().as_str().and_then(|word| nearest(word, ServiceSettings::KINDS.into_iter()));
-            let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            return Err(self.place.at(kind.span().start, format!("kind is one of {kinds}{hint}")));
+            let told = match kind.get_ref().as_str() {
+                Some(word) => format!("unknown kind {}", among(word, &ServiceSettings::KINDS)),
+                None => format!("kind is text in quotation marks, one of {kinds}"),
+            };
+            return Err(self.place.at(kind.span().start, told));
         };
         let mut parameters = table.clone();
         parameters.remove("kind");

@@ -28,8 +28,7 @@ impl Place<'_> {
         if message.contains("string, expected") || message.contains("string values must be quoted") {
             return self.at(offset, format!("{}({message})", self.unquoted(offset)));
         }
-        let hint = nearest_in(&message).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        self.at(offset, format!("{message}{hint}"))
+        self.at(offset, unknown(&message).unwrap_or(message))
     }
 
     /// What to write in a line whose text in quotation marks is not one, with the key of that line if it has one.
@@ -59,21 +58,29 @@ fn in_plain_words(message: &str) -> String {
     found.map_or_else(|| message.to_owned(), |(before, words)| format!("{before}{words}"))
 }
 
-/// The word of the serde message's list that is nearest to its unknown word.
-fn nearest_in(message: &str) -> Option<&str> {
-    if !message.starts_with("unknown ") {
-        return None;
-    }
-    let mut words = message.split('`').skip(1).step_by(2);
-    let unknown = words.next()?;
-    nearest(unknown, words)
+/// A serde message about an unknown key or value, told with the nearest known one before the list of all.
+fn unknown(message: &str) -> Option<String> {
+    let (what, rest) = [("unknown field `", "key"), ("unknown variant `", "value")]
+        .into_iter()
+        .find_map(|(start, what)| Some((what, message.strip_prefix(start)?)))?;
+    let (word, list) = rest.split_once("`, expected ")?;
+    let known: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    Some(format!("unknown {what} {}", among(word, &known)))
+}
+
+/// `` `lisk`: did you mean `link`? Known here are `hsm`, `link` ``
+pub(super) fn among(word: &str, known: &[&str]) -> String {
+    let hint = nearest(word, known.iter().copied())
+        .map(|near| format!(": did you mean `{near}`? Known"))
+        .unwrap_or_else(|| "; known".to_owned());
+    format!("`{word}`{hint} here are `{}`", known.join("`, `"))
 }
 
 /// The candidate nearest to `word`, unless all are quite unlike it.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(likeness, _)| *likeness > 0.6)
+        .filter(|(likeness, _)| *likeness > 0.65)
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, candidate)| candidate)
 }

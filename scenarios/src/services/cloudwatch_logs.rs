@@ -7,9 +7,10 @@ use super::cached_keys::{CachedKeys, WriteKey};
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
-use super::settings::{ROLES_MAX, settings};
+use super::settings::{Parameters, ROLES_MAX, settings};
 use super::stats::{WindowTally, join};
-use super::{Model, Service, Work};
+use super::{Model, Service, SettingsError, Work};
+use crate::kms::KmsOperation;
 use crate::trace::ServiceOutcome;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,6 +25,9 @@ settings! {
     rate_per_s = 50.0;
     /// Share of reads among them; 0 to 1; default 0.05.
     read_share: f64 = 0.05, share();
+    /// Share of AssociateKmsKey among the requests (GenerateDataKey), which a bad key ends at once; 0 to 1, and at most 1 with
+    /// `read_share`; default 0.
+    associate_share: f64 = 0.0, share();
     /// Log groups; 1 to 500; default 10.
     log_groups: u32 = 10, count(1..=500);
     /// Roles that agents and readers act as, for every group; 1 to 16; default 4.
@@ -41,10 +45,24 @@ settings! {
 
 /// MA-D32: not documented.
 const VISIBLE: Visible = Visible::always("ServiceUnavailableException (500)");
+/// AssociateKmsKey, as documented for a disabled or missing key.
+const ASSOCIATE_VISIBLE: Visible = Visible {
+    invalid_state: "InvalidParameterException (400)",
+    internal: "ServiceUnavailableException (500)",
+    throttled: "ServiceUnavailableException (500)",
+    disabled: "InvalidParameterException (400)",
+    not_found: "InvalidParameterException (400)",
+};
 const VIA: &str = "logs.us-east-1.amazonaws.com";
 const DROPPED: &str = "log events dropped by agents with a full buffer";
 
 impl Service for CloudwatchLogs {
+    fn check(&self) -> Result<(), SettingsError> {
+        self.ranges()
+            .together(["read_share", "associate_share"], [self.read_share, self.associate_share])
+            .done()
+    }
+
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         Rc::new(Logs {
             keys: CachedKeys {
@@ -84,6 +102,12 @@ struct Logs {
 }
 
 impl Logs {
+    async fn associate(self: Rc<Self>, principal: usize) -> ServiceOutcome {
+        let CachedKeys { desk, principals, .. } = &self.keys;
+        let made = desk.encrypt(KmsOperation::GenerateDataKey, &principals[principal]).await;
+        desk.outcome(&ASSOCIATE_VISIBLE, made)
+    }
+
     async fn put(self: Rc<Self>, group: usize, principal: usize) -> ServiceOutcome {
         let outcome = self.keys.write((group, principal, 0), WriteKey::Generate).await;
         if matches!(outcome, ServiceOutcome::Failed { .. }) {
@@ -113,8 +137,12 @@ impl Model for Logs {
 
     fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
         let (group, principal) = (draws.below(self.resources()), draws.below(self.keys.principals.len()));
-        if draws.unit() < self.settings.read_share {
+        let kind = draws.unit();
+        let CloudwatchLogs { read_share, associate_share, .. } = self.settings;
+        if kind < read_share {
             Box::pin(async move { self.keys.read((group, principal, 1)).await })
+        } else if kind < read_share + associate_share {
+            Box::pin(self.associate(principal))
         } else {
             Box::pin(self.put(group, principal))
         }

@@ -16,13 +16,16 @@ pub enum DeadLetterQueue {
     OtherKey,
 }
 
-/// In the words of a report.
+/// What is given up, in the words of a report.
 pub(super) struct GivenUp {
     /// What is lost, as a plural noun.
     pub(super) lost: &'static str,
     /// What is left to do with those in the queue.
     pub(super) kept: &'static str,
 }
+
+/// The role of an EventBridge rule, which shares no data key with anyone.
+pub(super) const EVENTS_ROLE: &str = "arn:aws:iam::111122223333:role/service-role/events";
 
 impl DeadLetterQueue {
     /// So many were given up at this time, because the key store does not answer.

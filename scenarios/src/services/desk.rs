@@ -218,11 +218,33 @@ impl Desk {
     }
 
     pub(super) async fn encrypt(&self, operation: KmsOperation, caller: &Caller) -> Tried<CiphertextBlob> {
-        self.retry.call(|| self.kms.encrypt(operation, caller)).await
+        let again = self.again();
+        self.retry
+            .call(|| {
+                again();
+                self.kms.encrypt(operation, caller)
+            })
+            .await
     }
 
     pub(super) async fn decrypt(&self, blob: &CiphertextBlob, caller: &Caller) -> Tried<()> {
-        self.retry.call(|| self.kms.decrypt(blob, caller)).await
+        let again = self.again();
+        self.retry
+            .call(|| {
+                again();
+                self.kms.decrypt(blob, caller)
+            })
+            .await
+    }
+
+    /// Called before each attempt of one call, it takes note of all but the first.
+    fn again(&self) -> impl Fn() {
+        let attempts = Cell::new(0_u32);
+        move || {
+            if attempts.replace(attempts.get().saturating_add(1)) > 0 {
+                self.recorder.retry(self.index);
+            }
+        }
     }
 
     /// Makes a data key and decrypts it, as creating and attaching an encrypted volume does.

@@ -6,7 +6,10 @@
 //! ACTIVE ──12 to 75 min of a lost key──► INACCESSIBLE_ENCRYPTION_CREDENTIALS ──more than 7 days──► ARCHIVED
 //!    ▲─────────18 to 57 min of a usable key──────────┘ └─20 h─► global-table replica removed
 //! ```
+//! TTL goes on deleting for 30 min after the status change, and the records of a stream expire after 24 h whether or not anyone
+//! could read them.
 
+use super::backlog::Backlog;
 use super::cache::{KeyCache, failures_in_words};
 use super::desk::{Aftermath, Desk, Visible};
 use super::draws::Draws;
@@ -62,6 +65,21 @@ settings! {
     creating_s: u64 = 30, seconds();
     /// Seconds after which it vanishes if its key became unusable meanwhile; 1 to 86,400; default 3,540 (59 min, measured).
     vanish_after_s: u64 = 3_540, seconds();
+    /// Share of backups, and of changes of TTL or encryption, among the requests; 0 to 1; default 0. They are refused while the
+    /// table's status is not `ACTIVE` (measured).
+    administration_share: f64 = 0.0, share();
+    /// How many of the tables have a stream; 0 to 500, and at most `tables`; default 0.
+    streams: u32 = 0, count(0..=500);
+    /// Share of writes among reads and writes, each of which puts a record into its table's stream; 0 to 1; default 0.3.
+    stream_write_share: f64 = 0.3, share();
+    /// Seconds between a stream's readings, while it has records; 1 to 86,400; default 60. Each needs the table key.
+    stream_read_every_s: u64 = 60, seconds();
+    /// Seconds after which a stream's record expires, read or not; 1 to 86,400; default 86,400 (24 h, documented).
+    stream_retention_s: u64 = 86_400, seconds();
+    /// Items per hour and table that Time to Live deletes; 0 to 1,000,000; default 0.
+    ttl_deletes_per_h: u32 = 0, count(0..=1_000_000);
+    /// Seconds after the status change in which it goes on deleting; 0 to 86,400; default 1,800 (30 min, documented).
+    ttl_deletes_for_s: u64 = 1_800, seconds_in(0..=86_400);
     /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
     /// tries again.
     failures_cached_s: u64 = 0, seconds_in(0..=86_400);
@@ -76,12 +94,18 @@ const VISIBLE: Visible = Visible {
 };
 /// What reads and writes of an archived table meet.
 const TABLE_ARCHIVED: &str = "table is ARCHIVED";
+/// What backups and changes of TTL or encryption meet meanwhile.
+const TABLE_INACCESSIBLE: &str = "table status INACCESSIBLE_ENCRYPTION_CREDENTIALS";
 const VIA: &str = "dynamodb.us-east-1.amazonaws.com";
 const INACCESSIBLE: &str = "INACCESSIBLE_ENCRYPTION_CREDENTIALS";
 const ACTIVE_AGAIN: &str = "ACTIVE again";
 const ARCHIVED: &str = "ARCHIVED";
 const REPLICA_REMOVED: &str = "replica removed";
 const VANISHED: &str = "tables that vanished while CREATING";
+const TTL_STOPPED: &str = "TTL deletes stopped";
+const TTL_GOES_ON: &str = "TTL deletes go on";
+const EXPIRED: &str = "stream records past their retention, unread";
+const TTL_DELETED: &str = "items that TTL deleted while their table was inaccessible";
 const TO_RESTORE: &str = "archived tables to restore from their backup as new tables";
 const TO_REPLICATE: &str = "global-table replicas to add again";
 
@@ -97,6 +121,7 @@ impl Service for DynamoDb {
                 [self.status_recovery_min_s, self.status_recovery_max_s],
             )
             .part(["global_tables", "tables"], [self.global_tables, self.tables])
+            .part(["streams", "tables"], [self.streams, self.tables])
             .done()
     }
 
@@ -116,6 +141,7 @@ impl Service for DynamoDb {
                 status_after,
                 recovery_after: draws.between(low, high),
                 replica: number < self.global_tables as usize,
+                ttl_deletes: true,
             }
         });
         let tables = Rc::new(Tables {
@@ -125,6 +151,8 @@ impl Service for DynamoDb {
             keys: Objects::new(self.tables as usize),
             cache: KeyCache::new().keeping_failures(self.failures_cached_s),
             watched: Cell::new(false),
+            streams: RefCell::new((0..self.streams).map(|_| Stream::of(self)).collect()),
+            kinds: RefCell::new(draws.split()),
             settings: self.clone(),
             desk,
         });
@@ -172,7 +200,14 @@ impl Service for DynamoDb {
         let archived = aftermath.became(ARCHIVED).map_or_else(String::new, |(n, first)| {
             format!("{} archived, the first at {}.", plural(n, "table was", "tables were"), clock(first))
         });
-        join(&[inaccessible, back, removed, archived])
+        let deletes = aftermath.became(TTL_STOPPED).map_or_else(String::new, |(_, first)| {
+            format!(
+                "TTL went on deleting for {} min, until {}; what expires after that stays until the status is ACTIVE again.",
+                self.ttl_deletes_for_s / 60,
+                clock(first)
+            )
+        });
+        join(&[inaccessible, back, removed, archived, deletes])
     }
 
     fn assumptions(&self) -> Vec<String> {
@@ -204,6 +239,22 @@ struct Tables {
     first_ttls: RefCell<BTreeMap<(usize, usize), Duration>>,
     /// DynamoDB polls the key.
     watched: Cell<bool>,
+    /// Those of the first tables.
+    streams: RefCell<Vec<Stream>>,
+    /// Draws what a request is beyond a read or write.
+    kinds: RefCell<Draws>,
+}
+
+struct Stream {
+    unread: Backlog,
+    /// Someone is reading it.
+    reading: bool,
+}
+
+impl Stream {
+    fn of(settings: &DynamoDb) -> Self {
+        Self { unread: Backlog::new(Duration::from_secs(settings.stream_retention_s)), reading: false }
+    }
 }
 
 struct Table {
@@ -213,6 +264,8 @@ struct Table {
     recovery_after: Duration,
     /// It belongs to a global table.
     replica: bool,
+    /// TTL deletes its expired items.
+    ttl_deletes: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -261,6 +314,10 @@ impl Tables {
             Status::Inaccessible { .. } if key.usable_for(table.recovery_after, now) => {
                 table.status = Status::Active;
                 self.desk.record_damage(number, ACTIVE_AGAIN);
+                if !table.ttl_deletes {
+                    table.ttl_deletes = true;
+                    self.desk.record_damage(number, TTL_GOES_ON);
+                }
             }
             Status::Inaccessible { since } if key.is_lost() => {
                 let reached = |clock_s| now >= since + Duration::from_secs(clock_s);
@@ -268,6 +325,13 @@ impl Tables {
                     table.replica = false;
                     self.desk.record_damage(number, REPLICA_REMOVED);
                     self.desk.leave_to_do(TO_REPLICATE, 1);
+                }
+                let DynamoDb { ttl_deletes_per_h, ttl_deletes_for_s, .. } = self.settings;
+                if ttl_deletes_per_h > 0 && table.ttl_deletes && reached(ttl_deletes_for_s) {
+                    table.ttl_deletes = false;
+                    self.desk.record_damage(number, TTL_STOPPED);
+                    let deleted = u64::from(ttl_deletes_per_h) * ttl_deletes_for_s / 3_600;
+                    self.desk.lose(TTL_DELETED, deleted, since);
                 }
                 if reached(self.settings.archive_after_s) {
                     table.status = Status::Archived;
@@ -305,6 +369,81 @@ impl Tables {
         }
     }
 
+    /// Backups, and changes of TTL or encryption: they need the table's status, and its key at once.
+    async fn administer(self: Rc<Self>, place: f64, principal: usize) -> ServiceOutcome {
+        let Some((table, key)) = self.keys.pick(place) else { return self.create_table(principal).await };
+        let status = self.tables.borrow().get(table).map(|table| table.status);
+        let refused = |visible| ServiceOutcome::Failed { visible, kms: None, attempts: 0 };
+        match status {
+            Some(Status::Inaccessible { .. }) => refused(TABLE_INACCESSIBLE),
+            Some(Status::Archived) => refused(TABLE_ARCHIVED),
+            _ => {
+                let tried = self.desk.decrypt(&key, &self.principals[principal]).await;
+                self.desk.outcome(&VISIBLE, tried)
+            }
+        }
+    }
+
+    /// A write has succeeded, and leaves a record in its table's stream, if it has one.
+    fn put_into_stream(self: &Rc<Self>, table: usize) {
+        if let Some(stream) = self.streams.borrow_mut().get_mut(table) {
+            stream.unread.add(1, self.desk.now());
+            if !std::mem::replace(&mut stream.reading, true) {
+                tokio::task::spawn_local(self.clone().read_stream(table));
+            }
+        }
+    }
+
+    /// Reads a stream until it is empty. The reader has a table key of its own.
+    async fn read_stream(self: Rc<Self>, table: usize) {
+        let every = Duration::from_secs(self.settings.stream_read_every_s);
+        let ttl = Duration::from_secs(self.settings.ttl_s);
+        let reader = (table, self.principals.len());
+        loop {
+            tokio::time::sleep(every).await;
+            let Some(key) = self.keys.get(table) else { return };
+            let open = async { self.desk.decrypt(&key, &self.principals[0]).await.map(|()| ttl) };
+            let read = self.cache.serve(&self.desk, reader, &VISIBLE, open).await;
+            self.expire_records(table);
+            if let Some(stream) = self.streams.borrow_mut().get_mut(table) {
+                if !matches!(read, ServiceOutcome::Failed { .. }) {
+                    let all = stream.unread.len();
+                    stream.unread.take(all);
+                }
+                if stream.unread.len() == 0 || self.desk.closed() {
+                    stream.reading = false;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn expire_records(&self, table: usize) {
+        let now = self.desk.now().min(self.desk.until());
+        let expired = self.streams.borrow_mut().get_mut(table).and_then(|stream| stream.unread.expire(now));
+        if let Some((count, at)) = expired {
+            self.desk.lose(EXPIRED, self.desk.represented(count), at);
+        }
+    }
+
+    async fn read_or_write_item(
+        self: Rc<Self>,
+        place: f64,
+        principal: usize,
+        ttl: Duration,
+        writes: bool,
+    ) -> ServiceOutcome {
+        let table = self.keys.pick(place).map(|(table, _)| table);
+        let outcome = self.clone().read_or_write(place, principal, ttl).await;
+        if writes
+            && !matches!(outcome, ServiceOutcome::Failed { .. })
+            && let Some(table) = table
+        {
+            self.put_into_stream(table);
+        }
+        outcome
+    }
+
     async fn read_or_write(self: Rc<Self>, place: f64, principal: usize, ttl: Duration) -> ServiceOutcome {
         let Some((table, key)) = self.keys.pick(place) else { return self.create_table(principal).await };
         if self.tables.borrow().get(table).is_some_and(|table| table.status == Status::Archived) {
@@ -332,6 +471,21 @@ impl Model for Tables {
         let (place, principal) = (draws.unit(), draws.below(self.principals.len()));
         let ttl = Duration::from_secs(self.settings.ttl_s)
             + Duration::from_secs(self.settings.ttl_spread_s).mul_f64(draws.unit());
-        Box::pin(self.read_or_write(place, principal, ttl))
+        let DynamoDb { administration_share, streams, stream_write_share, .. } = self.settings;
+        let (kind, writes) = {
+            let mut kinds = self.kinds.borrow_mut();
+            (kinds.unit(), kinds.unit() < stream_write_share)
+        };
+        if kind < administration_share {
+            Box::pin(self.administer(place, principal))
+        } else if streams > 0 {
+            Box::pin(self.read_or_write_item(place, principal, ttl, writes))
+        } else {
+            Box::pin(self.read_or_write(place, principal, ttl))
+        }
+    }
+
+    fn settle(&self) {
+        (0..self.settings.streams as usize).for_each(|table| self.expire_records(table));
     }
 }

@@ -1,6 +1,7 @@
 //! Kinesis Data Streams with SSE-KMS: about twelve KMS calls in five minutes for each stream and set of credentials. Producers
 //! without a buffer lose data from the onset, unread records expire at retention, and whoever catches up after the outage
-//! calls KMS more often (downstream-services 4.3; MA-D24, MA-D25).
+//! calls KMS more often (downstream-services 4.3; MA-D24, MA-D25). Firehose refuses puts with a code of its own, and tries to
+//! deliver what it has accepted for 24 hours.
 
 use super::backlog::Backlog;
 use super::cache::{KeyCache, failures_in_words};
@@ -9,11 +10,12 @@ use super::desk::{Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
 use super::retry::Tried;
-use super::settings::{Parameters, settings};
+use super::settings::{Parameters, ROLES, settings};
 use super::stats::{WindowTally, join};
 use super::{Model, Service, SettingsError, Work};
+use crate::kms::{Caller, KmsOperation};
 use crate::trace::ServiceOutcome;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -43,6 +45,14 @@ settings! {
     records_per_get: u32 = 10, count(1..=10_000);
     /// Seconds after which records expire; 86,400 (24 h) to 31,536,000 (365 days); default 86,400.
     retention_s: u64 = 86_400, seconds_in(86_400..=31_536_000);
+    /// Share of records put to an encrypted Firehose stream among the requests; 0 to 1, and at most 1 with `get_share`; default 0.
+    /// Firehose delivers them to S3 under a key of the same key store (GenerateDataKey).
+    firehose_share: f64 = 0.0, share();
+    /// Seconds Firehose buffers before it delivers, and between further attempts; 1 to 900; default 300.
+    firehose_buffer_s: u64 = 300, seconds_in(1..=900);
+    /// Seconds for which it tries to deliver a record; 1 to 86,400; default 86,400 (24 h for Direct PUT, documented; that a KMS
+    /// failure falls under this is inferred).
+    firehose_retention_s: u64 = 86_400, seconds();
     /// Whether a consumer that meets a KMS error stops for good, until someone starts it again, as some that are no Kinesis Client
     /// Library do (MA-D24); default false: it keeps trying.
     consumers_stop: bool = false, any();
@@ -60,6 +70,16 @@ const VISIBLE: Visible = Visible {
     disabled: "KMSDisabledException (400)",
     not_found: "KMSNotFoundException (400)",
 };
+/// Firehose, which has one code for everything that KMS refuses.
+const FIREHOSE_VISIBLE: Visible = Visible {
+    invalid_state: "InvalidKMSResourceException (400)",
+    internal: "ServiceUnavailableException (503)",
+    throttled: "ServiceUnavailableException (503)",
+    disabled: "InvalidKMSResourceException (400)",
+    not_found: "InvalidKMSResourceException (400)",
+};
+const FIREHOSE_VIA: &str = "firehose.us-east-1.amazonaws.com";
+const UNDELIVERED: &str = "records that Firehose could not deliver before their retention";
 const VIA: &str = "kinesis.us-east-1.amazonaws.com";
 /// What a consumer meets that comes back with a shard iterator older than [`ITERATOR_LIVES`].
 const ITERATOR_EXPIRED: &str = "ExpiredIteratorException (400)";
@@ -74,11 +94,28 @@ const AT_THE_TIP: u64 = 1_000;
 
 impl Service for Kinesis {
     fn check(&self) -> Result<(), SettingsError> {
-        self.ranges().roles(["producers", "consumers"], [self.producers, self.consumers]).done()
+        self.ranges()
+            .roles(["producers", "consumers"], [self.producers, self.consumers])
+            .together(["get_share", "firehose_share"], [self.get_share, self.firehose_share])
+            .done()
     }
 
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
+        let firehose = (self.firehose_share > 0.0).then(|| Firehose {
+            caller: desk.caller(ROLES[0], FIREHOSE_VIA),
+            keys: CachedKeys {
+                principals: desk.callers(self.producers, FIREHOSE_VIA),
+                resources: Objects::new(1),
+                cache: KeyCache::new().keeping_failures(self.failures_cached_s).aged(draws),
+                visible: &FIREHOSE_VISIBLE,
+                ttl: Duration::from_secs(self.ttl_s),
+                desk: desk.clone(),
+            },
+            undelivered: RefCell::new(Backlog::new(Duration::from_secs(self.firehose_retention_s))),
+            delivering: Cell::new(false),
+        });
         Rc::new(Streams {
+            firehose,
             keys: CachedKeys {
                 principals: desk.callers(self.producers + self.consumers, VIA),
                 resources: Objects::new(self.streams as usize),
@@ -118,6 +155,7 @@ impl Service for Kinesis {
 
 struct Streams {
     settings: Kinesis,
+    firehose: Option<Firehose>,
     keys: CachedKeys,
     /// Where each consumer stands, by stream and consumer.
     readers: RefCell<BTreeMap<(usize, usize), Reader>>,
@@ -125,10 +163,20 @@ struct Streams {
     buffered: RefCell<BTreeMap<(usize, usize), u64>>,
 }
 
+/// A Firehose stream that delivers to S3.
+struct Firehose {
+    keys: CachedKeys,
+    /// Firehose's role, under which it writes to S3.
+    caller: Caller,
+    undelivered: RefCell<Backlog>,
+    /// It waits for its next delivery.
+    delivering: Cell<bool>,
+}
+
 struct Reader {
     unread: Backlog,
-    /// When it last got records, and with them an iterator.
-    last_get: Duration,
+    /// When its gets began to fail. Up to then it had a fresh iterator every second, however few of its gets are simulated.
+    failing_since: Option<Duration>,
     /// It has met a KMS error and does nothing any more.
     stopped: bool,
 }
@@ -156,7 +204,7 @@ impl Streams {
         for consumer in 0..consumers as usize {
             let reader = readers.entry((stream, producers as usize + consumer)).or_insert_with(|| Reader {
                 unread: Backlog::new(Duration::from_secs(retention_s)),
-                last_get: now,
+                failing_since: None,
                 stopped: false,
             });
             reader.unread.add(records, now);
@@ -173,19 +221,19 @@ impl Streams {
         let outcome = self.keys.read((stream, consumer, part)).await;
         self.expire((stream, consumer));
         if matches!(outcome, ServiceOutcome::Failed { .. }) {
-            if self.settings.consumers_stop
-                && let Some(reader) = self.readers.borrow_mut().get_mut(&(stream, consumer))
-                && !reader.stopped
-            {
-                reader.stopped = true;
-                desk.leave_to_do(TO_START, 1);
+            if let Some(reader) = self.readers.borrow_mut().get_mut(&(stream, consumer)) {
+                reader.failing_since.get_or_insert(desk.now());
+                if self.settings.consumers_stop && !reader.stopped {
+                    reader.stopped = true;
+                    desk.leave_to_do(TO_START, 1);
+                }
             }
             return outcome;
         }
         let (iterator_expired, behind) = match self.readers.borrow_mut().get_mut(&(stream, consumer)) {
             Some(reader) => {
-                let expired = desk.now() > reader.last_get + ITERATOR_LIVES;
-                reader.last_get = desk.now();
+                let failing_since = reader.failing_since.take();
+                let expired = failing_since.is_some_and(|since| desk.now() > since + ITERATOR_LIVES);
                 (expired, reader.unread.len() > AT_THE_TIP)
             }
             None => (false, false),
@@ -220,6 +268,49 @@ impl Streams {
         read
     }
 
+    async fn put_to_firehose(self: Rc<Self>, producer: usize) -> ServiceOutcome {
+        let Some(firehose) = &self.firehose else { return ServiceOutcome::ServedByHeldKey };
+        let outcome = firehose.keys.write((0, producer, 0), WriteKey::Generate).await;
+        let desk = &self.keys.desk;
+        if !matches!(outcome, ServiceOutcome::Failed { .. }) {
+            firehose.undelivered.borrow_mut().add(1, desk.now());
+            if !firehose.delivering.replace(true) {
+                tokio::task::spawn_local(self.clone().deliver());
+            }
+        } else if !self.settings.producers_buffer {
+            desk.lose(NOT_PUT, desk.represented(1), desk.now());
+        }
+        outcome
+    }
+
+    /// Writes what is buffered to S3, again and again until it works or is too old.
+    async fn deliver(self: Rc<Self>) {
+        let Some(firehose) = &self.firehose else { return };
+        let pause = Duration::from_secs(self.settings.firehose_buffer_s);
+        loop {
+            tokio::time::sleep(pause).await;
+            self.give_up();
+            let object = self.keys.desk.encrypt(KmsOperation::GenerateDataKey, &firehose.caller).await;
+            let mut undelivered = firehose.undelivered.borrow_mut();
+            if object.result.is_ok() {
+                let all = undelivered.len();
+                undelivered.take(all);
+            }
+            if undelivered.len() == 0 || self.keys.desk.closed() {
+                return firehose.delivering.set(false);
+            }
+        }
+    }
+
+    /// Records that Firehose has tried to deliver for too long by now.
+    fn give_up(&self) {
+        let Some(firehose) = &self.firehose else { return };
+        let desk = &self.keys.desk;
+        if let Some((count, at)) = firehose.undelivered.borrow_mut().expire(desk.now().min(desk.until())) {
+            desk.lose(UNDELIVERED, desk.represented(count), at);
+        }
+    }
+
     fn expire(&self, reader: (usize, usize)) {
         let desk = &self.keys.desk;
         let now = desk.now().min(desk.until());
@@ -242,12 +333,14 @@ impl Model for Streams {
     fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
         let stream = draws.below(self.resources());
         let (kind, principal) = (draws.unit(), draws.unit());
-        let Kinesis { get_share, producers, consumers, keys_per_stream, .. } = self.settings;
+        let Kinesis { get_share, firehose_share, producers, consumers, keys_per_stream, .. } = self.settings;
         let part = draws.below(keys_per_stream as usize) as u8;
         let (producers, consumers) = (producers as usize, consumers as usize);
         let among = |n: usize| ((principal * n as f64) as usize).min(n - 1);
         if kind < get_share {
             Box::pin(self.get(stream, producers + among(consumers), part))
+        } else if kind < get_share + firehose_share {
+            Box::pin(self.put_to_firehose(among(producers)))
         } else {
             Box::pin(self.put(stream, among(producers), part))
         }
@@ -256,5 +349,6 @@ impl Model for Streams {
     fn settle(&self) {
         let readers: Vec<(usize, usize)> = self.readers.borrow().keys().copied().collect();
         readers.into_iter().for_each(|reader| self.expire(reader));
+        self.give_up();
     }
 }

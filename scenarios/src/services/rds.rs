@@ -7,7 +7,8 @@
 //!    └──detection + 2 h, if it cannot be stopped (MA-D20)──────┘
 //! ```
 //! An instance without backups runs on until maintenance detaches its volumes. Failover to an existing standby works, since
-//! its volumes are attached (MA-D20), and is not modelled.
+//! its volumes are attached (MA-D20); building the next standby needs KMS again, and so does replacing the host of an instance that
+//! has none.
 
 use super::desk::{Aftermath, Desk, Visible};
 use super::draws::Draws;
@@ -41,6 +42,13 @@ settings! {
     /// Seconds between two maintenances of an instance without backups, on average, each of which detaches its volumes;
     /// 3,600 to 31,536,000 (365 days); default 2,592,000 (30 days). Not published.
     maintenance_every_s: u64 = 2_592_000, seconds_in(3_600..=31_536_000);
+    /// How many instances, the last ones, have a Multi-AZ standby under the same key; 0 to 500, and at most `instances`; default 0.
+    multi_az: u32 = 0, count(0..=500);
+    /// Hosts that fail per day, of all instances together; 0 to 1,000; default 0. An instance with a standby fails over to it, and
+    /// the standby is built anew (Decrypt); another needs a new host at once (Decrypt), and is down until it has one.
+    host_failures_per_day: u32 = 0, count(0..=1_000);
+    /// Whether failing over to a standby needs KMS (a Decrypt), although its volumes are attached (MA-D20); default false.
+    failover_needs_key: bool = false, any();
     /// Seconds between RDS's polls of the key, one for all instances (MA-D2); 1 to 86,400; default 60. The true period is not
     /// known. What follows from a poll is late by up to as much.
     check_every_s: u64 = 60, seconds();
@@ -62,6 +70,9 @@ pub const INSTANCE_STOPPED: &str =
 /// … and on one that is beyond recovery.
 const INSTANCE_TERMINAL: &str = "connection refused: instance inaccessible-encryption-credentials";
 
+/// … and on one whose host has failed and whose next one cannot attach the volumes.
+const INSTANCE_DOWN: &str = "connection refused: host failed, volumes cannot be attached";
+
 /// The documented error, and RDS's generic ones for KMS's retryable answers (MA-D4).
 const VISIBLE: Visible = Visible {
     invalid_state: "KMSKeyNotAccessibleFault (400)",
@@ -74,6 +85,10 @@ const VIA: &str = "rds.us-east-1.amazonaws.com";
 const ROLE: &str = "arn:aws:iam::111122223333:role/aws-service-role/rds.amazonaws.com/AWSServiceRoleForRDS";
 const STOPPED: &str = "stopped";
 const STARTED: &str = "started by an operator";
+const FAILED_OVER: &str = "failed over to its standby";
+const STANDBY_BACK: &str = "has a standby again";
+const HOST_LOST: &str = "down: no host can attach its volumes";
+const HOST_BACK: &str = "back on a new host";
 const TERMINAL: &str = "terminal";
 const TO_START: &str = "DB instances to start (start-db-instance, start-db-cluster)";
 const TO_RESTORE: &str = "DB instances to restore from backup";
@@ -84,6 +99,7 @@ impl Service for Rds {
         self.ranges()
             .ordered(["detect_min_s", "detect_max_s"], [self.detect_min_s, self.detect_max_s])
             .part(["unstoppable", "instances"], [self.unstoppable, self.instances])
+            .part(["multi_az", "instances"], [self.multi_az, self.instances])
             .part(["without_backups", "instances"], [self.without_backups + self.unstoppable, self.instances])
             .done()
     }
@@ -97,6 +113,7 @@ impl Service for Rds {
             stoppable: number >= self.unstoppable,
             backups: number < self.unstoppable || number >= self.unstoppable + self.without_backups,
             detaches_at: Duration::MAX,
+            standby: number >= self.instances - self.multi_az,
         });
         let mut instances: Vec<Instance> = instances.collect();
         let mut maintenance = draws.split();
@@ -104,7 +121,8 @@ impl Service for Rds {
         for instance in instances.iter_mut().filter(|instance| !instance.backups) {
             instance.detaches_at = mean.mul_f64(maintenance.exponential());
         }
-        Rc::new(Instances {
+        let hosts = draws.split();
+        let instances = Rc::new(Instances {
             caller: desk.caller(ROLE, VIA),
             storage: Objects::new(self.instances as usize),
             instances: RefCell::new(instances),
@@ -112,7 +130,11 @@ impl Service for Rds {
             watched: Cell::new(false),
             settings: self.clone(),
             desk,
-        })
+        });
+        if self.host_failures_per_day > 0 {
+            tokio::task::spawn_local(instances.clone().lose_hosts(hosts));
+        }
+        instances
     }
 
     fn kept_working(&self, worst: &WindowTally) -> String {
@@ -144,7 +166,17 @@ impl Service for Rds {
         let started = aftermath.became(STARTED).map_or_else(String::new, |(n, first)| {
             format!("An operator started {} from {} on.", plural(n, "instance", "instances"), clock(first))
         });
-        join(&[stopped, terminal, started])
+        let failed_over = aftermath.became(FAILED_OVER).map_or_else(String::new, |(n, first)| {
+            format!("{} to a standby, the first at {}.", plural(n, "failover", "failovers"), clock(first))
+        });
+        let down = aftermath.became(HOST_LOST).map_or_else(String::new, |(n, first)| {
+            let instances = plural(n, "instance", "instances");
+            format!(
+                "{instances} lost their host and got no other before the key was back, the first at {}.",
+                clock(first)
+            )
+        });
+        join(&[stopped, terminal, started, failed_over, down])
     }
 
     fn assumptions(&self) -> Vec<String> {
@@ -158,6 +190,15 @@ impl Service for Rds {
         if self.unstoppable > 0 {
             assumptions.push(
                 "MA-D20: an instance that cannot be stopped goes straight to the terminal state".into(),
+            );
+        }
+        if self.multi_az > 0 {
+            assumptions.push(
+                match self.failover_needs_key {
+                    false => "MA-D20: failover to an existing standby needs no KMS call",
+                    true => "MA-D20: failover to an existing standby needs KMS",
+                }
+                .into(),
             );
         }
         if self.without_backups > 0 {
@@ -190,12 +231,18 @@ struct Instance {
     backups: bool,
     /// When maintenance next detaches its volumes, if it has no backups.
     detaches_at: Duration,
+    /// A standby in another zone has its volumes attached.
+    standby: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Running,
-    Stopped { since: Duration },
+    /// Its host has failed, and no other can attach its volumes.
+    Down,
+    Stopped {
+        since: Duration,
+    },
     Terminal,
 }
 
@@ -234,7 +281,9 @@ impl Instances {
             instance.detaches_at = now + mean.mul_f64(self.maintenance.borrow_mut().exponential());
         }
         match instance.state {
-            State::Running if (instance.backups || detached) && key.lost_for(instance.stop_after, now) => {
+            State::Running | State::Down
+                if (instance.backups || detached) && key.lost_for(instance.stop_after, now) =>
+            {
                 self.desk.record_damage(number, if instance.stoppable { STOPPED } else { TERMINAL });
                 if instance.stoppable {
                     instance.state = State::Stopped { since: now };
@@ -283,6 +332,70 @@ impl Instances {
         }
     }
 
+    /// One host after the other fails.
+    async fn lose_hosts(self: Rc<Self>, mut draws: Draws) {
+        loop {
+            let gap = draws.exponential() * 86_400.0 / f64::from(self.settings.host_failures_per_day);
+            tokio::time::sleep(Duration::from_secs_f64(gap)).await;
+            let place = draws.unit();
+            if self.desk.closed() {
+                return;
+            }
+            if let Some((number, key)) = self.storage.pick(place) {
+                tokio::task::spawn_local(self.clone().lose_host(number, key));
+            }
+        }
+    }
+
+    /// Changes an instance while it is in this state; whether it was.
+    fn change(&self, number: usize, from: State, change: impl FnOnce(&mut Instance)) -> bool {
+        match self.instances.borrow_mut().get_mut(number) {
+            Some(instance) if instance.state == from => {
+                change(instance);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    async fn lose_host(self: Rc<Self>, number: usize, key: CiphertextBlob) {
+        let attach = || async { self.desk.decrypt(&key, &self.caller).await.result.is_ok() };
+        let again = || tokio::time::sleep(Duration::from_secs(self.settings.check_every_s));
+        let standby = self.instances.borrow().get(number).is_some_and(|instance| instance.standby);
+        if standby && (!self.settings.failover_needs_key || attach().await) {
+            if !self.change(number, State::Running, |instance| instance.standby = false) {
+                return;
+            }
+            self.desk.record_damage(number, FAILED_OVER);
+            while !attach().await {
+                if self.desk.closed() {
+                    return;
+                }
+                again().await;
+            }
+            self.change(number, State::Running, |instance| instance.standby = true);
+            return self.desk.record_damage(number, STANDBY_BACK);
+        }
+        if attach().await || !self.change(number, State::Running, |instance| instance.state = State::Down) {
+            return;
+        }
+        self.desk.record_damage(number, HOST_LOST);
+        while !self.desk.closed() {
+            again().await;
+            let stays = self.change(number, State::Down, |_| ());
+            if !stays {
+                // RDS has stopped it.
+                return;
+            }
+            if attach().await {
+                if self.change(number, State::Down, |instance| instance.state = State::Running) {
+                    self.desk.record_damage(number, HOST_BACK);
+                }
+                return;
+            }
+        }
+    }
+
     async fn start_instance(self: Rc<Self>, place: f64) -> ServiceOutcome {
         match self.storage.pick(place) {
             Some((_, key)) => self.desk.outcome(&VISIBLE, self.desk.decrypt(&key, &self.caller).await),
@@ -296,6 +409,7 @@ impl Instances {
         let refused = |visible| ServiceOutcome::Failed { visible, kms: None, attempts: 0 };
         match state {
             Some(State::Stopped { .. }) => refused(INSTANCE_STOPPED),
+            Some(State::Down) => refused(INSTANCE_DOWN),
             Some(State::Terminal) => refused(INSTANCE_TERMINAL),
             _ => ServiceOutcome::ServedByHeldKey,
         }

@@ -25,6 +25,10 @@ settings! {
     write_share: f64 = 0.3, share();
     /// Share of GETs of old data among them; 0 to 1, and at most 1 with `write_share`; default 0.02.
     old_read_share: f64 = 0.02, share();
+    /// Share of requests for objects written before Bucket Keys were enabled, each of which needs KMS; 0 to 1; default 0.
+    per_object_share: f64 = 0.0, share();
+    /// Share of requests by a role that S3 has not met before, and for which it has no key; 0 to 1; default 0.
+    new_requester_share: f64 = 0.0, share();
     /// Roles that use the bucket, each with a cache of its own; 1 to 16; default 8.
     requesters: u32 = 8, count(1..=ROLES_MAX);
     /// Older bucket keys under which data lies; 1 to 500; default 100.
@@ -54,6 +58,7 @@ impl Service for S3BucketKeys {
             requesters: requesters.collect(),
             cache: KeyCache::new().keeping_failures(self.failures_cached_s),
             older: RefCell::default(),
+            kinds: RefCell::new(draws.split()),
             settings: self.clone(),
             desk,
         })
@@ -103,6 +108,8 @@ struct Bucket {
     cache: KeyCache<Held>,
     /// Bucket keys that data lies under, the oldest first.
     older: RefCell<VecDeque<BucketKey>>,
+    /// Draws whether a request is one that no cached key serves.
+    kinds: RefCell<Draws>,
 }
 
 impl Bucket {
@@ -141,6 +148,12 @@ impl Bucket {
         self.cache.serve(&self.desk, Held::ToWrite { requester }, &VISIBLE, new_key).await
     }
 
+    /// Asks KMS in any case: for an object that has a data key of its own, or for a requester that has no bucket key yet.
+    async fn get_uncached(self: Rc<Self>, requester: usize, key: Option<BucketKey>) -> ServiceOutcome {
+        let Some((_, blob)) = key else { return self.put(requester).await };
+        self.desk.outcome(&VISIBLE, self.desk.decrypt(&blob, &self.requesters[requester].caller).await)
+    }
+
     async fn get(self: Rc<Self>, requester: usize, key: Option<BucketKey>) -> ServiceOutcome {
         // There is nothing to read yet.
         let Some((number, blob)) = key else { return self.put(requester).await };
@@ -162,7 +175,17 @@ impl Model for Bucket {
 
     fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
         let (requester, kind, place) = (draws.below(self.requesters.len()), draws.unit(), draws.unit());
-        let S3BucketKeys { write_share, old_read_share, .. } = self.settings;
+        let S3BucketKeys { write_share, old_read_share, per_object_share, new_requester_share, .. } =
+            self.settings;
+        let uncached = {
+            let mut kinds = self.kinds.borrow_mut();
+            let per_object = kinds.unit() < per_object_share;
+            kinds.unit() < new_requester_share || per_object
+        };
+        if uncached {
+            let newest = self.requesters[requester].newest.borrow().clone();
+            return Box::pin(self.get_uncached(requester, newest));
+        }
         if kind < write_share {
             return Box::pin(self.put(requester));
         }

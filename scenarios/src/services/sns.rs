@@ -5,7 +5,7 @@
 use super::backlog::Backlog;
 use super::cache::{KeyCache, failures_in_words};
 use super::cached_keys::{CachedKeys, Slot, WriteKey};
-use super::dead_letters::{DeadLetterQueue, GivenUp};
+use super::dead_letters::{DeadLetterQueue, EVENTS_ROLE, GivenUp};
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
@@ -17,6 +17,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
+
+/// Events that a rule could not deliver.
+const EVENTS: GivenUp = GivenUp {
+    lost: "events that EventBridge could not deliver (NO_PERMISSIONS)",
+    kept: "events in dead-letter queues of EventBridge rules (NO_PERMISSIONS), to send again",
+};
 
 settings! {
     /// `kind = "sns"`. A request publishes one message (GenerateDataKey and Decrypt, when the publisher's key has expired). SNS
@@ -40,6 +46,12 @@ settings! {
     /// Where messages go whose attempts are exhausted: `none`, `same-key` (fails with the key store) or `other-key`;
     /// default `none`.
     dead_letter_queue: DeadLetterQueue = DeadLetterQueue::None, any();
+    /// Share of events that a rule of EventBridge sends to a topic among the requests; 0 to 1; default 0. The
+    /// event itself is accepted in any case; one that cannot be delivered for KMS goes to the rule's dead-letter queue at once, with
+    /// code `NO_PERMISSIONS` (measured for a disabled key).
+    event_share: f64 = 0.0, share();
+    /// Where such events go: `none`, `same-key` (fails with the key store) or `other-key`; default `none`.
+    event_dead_letter_queue: DeadLetterQueue = DeadLetterQueue::None, any();
     /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
     /// tries again.
     failures_cached_s: u64 = 0, seconds_in(0..=86_400);
@@ -61,7 +73,11 @@ const UNDELIVERED: GivenUp = GivenUp {
 impl Service for Sns {
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         let keys = |ttl_s, draws: &mut Draws| CachedKeys {
-            principals: desk.callers(self.publishers, VIA),
+            principals: {
+                let mut principals = desk.callers(self.publishers, VIA);
+                principals.push(desk.caller(EVENTS_ROLE, VIA));
+                principals
+            },
             resources: Objects::new(self.topics as usize),
             cache: KeyCache::new().keeping_failures(self.failures_cached_s).aged(draws),
             visible: &VISIBLE,
@@ -72,6 +88,7 @@ impl Service for Sns {
             publishing: keys(self.publish_ttl_s, draws),
             delivering: keys(self.delivery_ttl_s, draws),
             undelivered: RefCell::default(),
+            kinds: RefCell::new(draws.split()),
             settings: self.clone(),
             desk,
         })
@@ -79,7 +96,11 @@ impl Service for Sns {
 
     fn kept_working(&self, worst: &WindowTally) -> String {
         let kept = format!("SNS reuses a data key for {} s per topic and publisher", self.publish_ttl_s);
-        join(&[worst.in_general(), worst.cache_sentence("data keys in reuse", &kept)])
+        join(&[
+            worst.in_general(),
+            worst.cache_sentence("data keys in reuse", &kept),
+            worst.held_sentence("events accepted by EventBridge", "that needs no key"),
+        ])
     }
 
     fn assumptions(&self) -> Vec<String> {
@@ -101,6 +122,8 @@ struct Topics {
     delivering: CachedKeys,
     /// Accepted and not delivered yet, by topic and publisher, under whose identity SNS decrypts.
     undelivered: RefCell<BTreeMap<Slot, Backlog>>,
+    /// Draws what a request is beyond a message.
+    kinds: RefCell<Draws>,
 }
 
 impl Topics {
@@ -130,6 +153,15 @@ impl Topics {
             }
         }
         outcome
+    }
+
+    /// A rule of EventBridge publishes the event that it has accepted, with a principal of its own.
+    async fn send_event(self: Rc<Self>, topic: usize) -> ServiceOutcome {
+        let rule = self.settings.publishers as usize;
+        if matches!(self.clone().publish(topic, rule).await, ServiceOutcome::Failed { .. }) {
+            self.settings.event_dead_letter_queue.bury(&self.desk, &EVENTS, 1, self.desk.now());
+        }
+        ServiceOutcome::ServedByHeldKey
     }
 
     /// One more message waits for the next attempt. True for the first.
@@ -181,8 +213,12 @@ impl Model for Topics {
 
     fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
         let (topic, publisher) =
-            (draws.below(self.resources()), draws.below(self.publishing.principals.len()));
-        Box::pin(self.publish(topic, publisher))
+            (draws.below(self.resources()), draws.below(self.settings.publishers as usize));
+        if self.kinds.borrow_mut().unit() < self.settings.event_share {
+            Box::pin(self.send_event(topic))
+        } else {
+            Box::pin(self.publish(topic, publisher))
+        }
     }
 
     fn settle(&self) {

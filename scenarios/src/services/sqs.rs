@@ -4,6 +4,7 @@
 use super::backlog::Backlog;
 use super::cache::{Keep, KeyCache, failures_in_words};
 use super::cached_keys::{CachedKeys, WriteKey};
+use super::dead_letters::{DeadLetterQueue, EVENTS_ROLE, GivenUp};
 use super::desk::{Desk, Visible};
 use super::draws::Draws;
 use super::objects::Objects;
@@ -14,6 +15,12 @@ use crate::trace::ServiceOutcome;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
+
+/// Events that a rule could not deliver.
+const EVENTS: GivenUp = GivenUp {
+    lost: "events that EventBridge could not deliver (NO_RESOURCE)",
+    kept: "events in dead-letter queues of EventBridge rules (NO_RESOURCE), to send again",
+};
 
 settings! {
     /// `kind = "sqs"`. Producers send one message at a time (GenerateDataKey and Decrypt, when their key has expired);
@@ -39,6 +46,15 @@ settings! {
     message_retention_s: u64 = 345_600, seconds_in(60..=1_209_600);
     /// Messages that wait in each queue at the start; 0 to 1,000,000; default 0.
     waiting_messages: u32 = 0, count(0..=1_000_000);
+    /// Share of DeleteMessage, ChangeMessageVisibility and GetQueueAttributes among the requests, which need no key; 0 to 1, and at
+    /// most 1 with the other shares; default 0.
+    keyless_share: f64 = 0.0, share();
+    /// Share of events that a rule of EventBridge sends to a queue among the requests; 0 to 1, and at most 1 with `receive_share`; default 0. The
+    /// event itself is accepted in any case; one that cannot be delivered for KMS goes to the rule's dead-letter queue at once, with
+    /// code `NO_RESOURCE` (measured for a disabled key).
+    event_share: f64 = 0.0, share();
+    /// Where such events go: `none`, `same-key` (fails with the key store) or `other-key`; default `none`.
+    event_dead_letter_queue: DeadLetterQueue = DeadLetterQueue::None, any();
     /// Seconds a failure to get a key is kept, in which nobody asks KMS again (MA-D34); 0 to 86,400; default 0: the next request
     /// tries again.
     failures_cached_s: u64 = 0, seconds_in(0..=86_400);
@@ -58,7 +74,14 @@ const TOO_OLD: &str = "messages past their retention";
 
 impl Service for Sqs {
     fn check(&self) -> Result<(), SettingsError> {
-        self.ranges().roles(["producers", "consumers"], [self.producers, self.consumers]).done()
+        self.ranges()
+            .roles(["producers", "consumers"], [self.producers, self.consumers])
+            .together(["receive_share", "event_share"], [self.receive_share, self.event_share])
+            .together(
+                ["event_share", "keyless_share"],
+                [self.receive_share + self.event_share, self.keyless_share],
+            )
+            .done()
     }
 
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
@@ -72,7 +95,11 @@ impl Service for Sqs {
         Rc::new(Queues {
             messages: RefCell::new(queues.collect()),
             keys: CachedKeys {
-                principals: desk.callers(self.producers + self.consumers, VIA),
+                principals: {
+                    let mut principals = desk.callers(self.producers + self.consumers, VIA);
+                    principals.push(desk.caller(EVENTS_ROLE, VIA));
+                    principals
+                },
                 resources: Objects::new(self.queues as usize),
                 cache: KeyCache::new().keeping_failures(self.failures_cached_s).keeping(keep).aged(draws),
                 visible: &VISIBLE,
@@ -84,11 +111,12 @@ impl Service for Sqs {
     }
 
     fn kept_working(&self, worst: &WindowTally) -> String {
+        let keyless = worst.held_sentence("deletes, and events accepted by EventBridge,", "they need no key");
         let kept = format!(
             "SQS reuses a data key for {} s per queue and principal",
             self.kms_data_key_reuse_period_s
         );
-        join(&[worst.in_general(), worst.cache_sentence("data keys in reuse", &kept)])
+        join(&[worst.in_general(), worst.cache_sentence("data keys in reuse", &kept), keyless])
     }
 
     fn assumptions(&self) -> Vec<String> {
@@ -116,6 +144,16 @@ impl Queues {
             messages.add(1, self.keys.desk.now());
         }
         outcome
+    }
+
+    /// The rule has a principal of its own, behind the producers and consumers.
+    async fn send_event(self: Rc<Self>, queue: usize) -> ServiceOutcome {
+        let rule = self.keys.principals.len() - 1;
+        if matches!(self.clone().send(queue, rule).await, ServiceOutcome::Failed { .. }) {
+            let desk = &self.keys.desk;
+            self.settings.event_dead_letter_queue.bury(desk, &EVENTS, 1, desk.now());
+        }
+        ServiceOutcome::ServedByHeldKey
     }
 
     async fn receive(self: Rc<Self>, queue: usize, consumer: usize) -> ServiceOutcome {
@@ -152,11 +190,15 @@ impl Model for Queues {
     fn request(self: Rc<Self>, draws: &mut Draws) -> Work {
         let queue = draws.below(self.resources());
         let (kind, principal) = (draws.unit(), draws.unit());
-        let Sqs { receive_share, producers, consumers, .. } = self.settings;
+        let Sqs { receive_share, event_share, keyless_share, producers, consumers, .. } = self.settings;
         let (producers, consumers) = (producers as usize, consumers as usize);
         let among = |n: usize| ((principal * n as f64) as usize).min(n - 1);
         if kind < receive_share {
             Box::pin(self.receive(queue, producers + among(consumers)))
+        } else if kind < receive_share + event_share {
+            Box::pin(self.send_event(queue))
+        } else if kind < receive_share + event_share + keyless_share {
+            Box::pin(async { ServiceOutcome::ServedByHeldKey })
         } else {
             Box::pin(self.send(queue, among(producers)))
         }

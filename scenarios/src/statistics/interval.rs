@@ -74,7 +74,7 @@ pub fn mean_of_runs(values: &[f64]) -> Option<Interval> {
 }
 
 /// Mean, and standard deviation of the sample (0 for a single value).
-fn moments(values: &[f64]) -> Option<(f64, f64)> {
+pub(super) fn moments(values: &[f64]) -> Option<(f64, f64)> {
     if values.is_empty() {
         return None;
     }
@@ -89,7 +89,7 @@ fn square(value: f64) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of requests and runs fit a double")]
-fn double(count: u64) -> f64 {
+pub(super) fn double(count: u64) -> f64 {
     count as f64
 }
 

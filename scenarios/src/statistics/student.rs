@@ -1,7 +1,7 @@
 //! Student's t distribution: how unusual a value is, and which value is unusual enough.
 
 /// The chance of a value at least so far from zero, in either direction, with so many degrees of freedom (above 0).
-fn two_sided(t: f64, freedom: f64) -> f64 {
+pub(super) fn two_sided(t: f64, freedom: f64) -> f64 {
     if t.is_infinite() {
         return 0.0;
     }

@@ -1,9 +1,11 @@
 //! What a sweep has shown, and its two forms for programs: `sweep.json` and `sweep.csv`.
 
 use super::cliff::Cliff;
+use super::figures::Figures;
 use super::page;
 use super::point::Point;
 use super::screen;
+use super::slo::Slo;
 use super::vary::Vary;
 use crate::report::Style;
 use serde::{Deserialize, Serialize};
@@ -65,6 +67,23 @@ impl Axis {
     }
 }
 
+/// What is read of a `report.json` besides its figures.
+#[derive(Deserialize)]
+struct ReportHead {
+    version: String,
+    scenario: String,
+    title: String,
+    scenario_toml: String,
+    command: String,
+    interrupted_at_ms: Option<u64>,
+    xks: ReportPatience,
+}
+
+#[derive(Deserialize)]
+struct ReportPatience {
+    patience_ms: u64,
+}
+
 impl Sweep {
     /// Indented JSON.
     #[expect(
@@ -86,6 +105,32 @@ impl Sweep {
         } else {
             Err(format!("it has format {} of kind {:?}, and this version reads 1", sweep.format, sweep.kind))
         }
+    }
+
+    /// A single run, from its `report.json`: a sweep of one point with one seed.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn of_report(text: &str) -> Result<Self, String> {
+        let head: ReportHead = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let figures = Figures::of_report(text)?;
+        Ok(Self {
+            format: 1,
+            kind: "sweep".to_owned(),
+            version: head.version,
+            scenario: head.scenario,
+            title: head.title,
+            scenario_toml: head.scenario_toml,
+            command: head.command,
+            slo: String::new(),
+            patience_ms: head.xks.patience_ms,
+            axes: Vec::new(),
+            seeds: vec![figures.seed],
+            complete: head.interrupted_at_ms.is_none(),
+            cliffs: Vec::new(),
+            points: vec![Point::new(Vec::new(), vec![figures], &Slo::None)],
+            probes: Vec::new(),
+        })
     }
 
     /// One line a point, for a spreadsheet (RFC 4180): shares from 0 to 1, times in milliseconds. What bisection tried

@@ -113,21 +113,59 @@ impl Plan {
     /// # Errors
     /// When a run cannot be made. An interruption is no error: what has run is in the result.
     pub fn sweep(&self, crew: &Crew<'_>, find: bool) -> Result<Sweep, String> {
-        // Seed by seed, so that an interruption leaves every point with something; both ends first, so that the time they
-        // take is a fair guess of the rest.
+        let wanted = self.wanted();
+        let ran = crew.run(&self.jobs(&wanted))?;
+        let mut sweep = self.gather(&wanted, ran);
+        if find && sweep.complete {
+            self.refine(crew, &mut sweep)?;
+        }
+        Ok(sweep)
+    }
+
+    /// Runs two sweeps at once, a run of each in turn, so that an interruption leaves as many of the one as of the other.
+    ///
+    /// # Errors
+    /// When a run cannot be made.
+    pub fn sweep_both(first: &Self, second: &Self, crew: &Crew<'_>) -> Result<(Sweep, Sweep), String> {
+        let (first_wanted, second_wanted) = (first.wanted(), second.wanted());
+        let (first_jobs, second_jobs) = (first.jobs(&first_wanted), second.jobs(&second_wanted));
+        let mut jobs = Vec::with_capacity(first_jobs.len() + second_jobs.len());
+        let mut of_first = Vec::with_capacity(jobs.capacity());
+        for turn in 0..first_jobs.len().max(second_jobs.len()) {
+            let first_job = first_jobs.get(turn).map(|job| (*job, true));
+            let second_job = second_jobs.get(turn).map(|job| (*job, false));
+            for (job, is_first) in first_job.into_iter().chain(second_job) {
+                jobs.push(job);
+                of_first.push(is_first);
+            }
+        }
+        let (mut first_ran, mut second_ran) = (Vec::new(), Vec::new());
+        for (figures, is_first) in crew.run(&jobs)?.into_iter().zip(of_first) {
+            if is_first { first_ran.push(figures) } else { second_ran.push(figures) }
+        }
+        Ok((first.gather(&first_wanted, first_ran), second.gather(&second_wanted, second_ran)))
+    }
+
+    /// Every run, by point and seed. Seed by seed, so that an interruption leaves every point with something; both ends
+    /// first, so that the time they take is a fair guess of the rest.
+    fn wanted(&self) -> Vec<(usize, u64)> {
         let points = self.grid.len();
         let order: Vec<usize> = (0..points.min(1))
             .chain((points > 1).then(|| points - 1))
             .chain(1..points.saturating_sub(1))
             .collect();
-        let wanted: Vec<(usize, u64)> =
-            self.seeds.iter().flat_map(|seed| order.iter().map(move |point| (*point, *seed))).collect();
-        let jobs: Vec<Job<'_>> = wanted
+        self.seeds.iter().flat_map(|seed| order.iter().map(move |point| (*point, *seed))).collect()
+    }
+
+    fn jobs(&self, wanted: &[(usize, u64)]) -> Vec<Job<'_>> {
+        wanted
             .iter()
             .filter_map(|(point, seed)| Some(Job { scenario: self.grid.get(*point)?, seed: *seed }))
-            .collect();
-        let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); points];
-        let ran = crew.run(&jobs)?;
+            .collect()
+    }
+
+    fn gather(&self, wanted: &[(usize, u64)], ran: Vec<Option<Figures>>) -> Sweep {
+        let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); self.grid.len()];
         let complete = ran.iter().all(Option::is_some);
         for ((point, _), figures) in wanted.iter().zip(ran) {
             if let (Some(slot), Some(figures)) = (runs.get_mut(*point), figures) {
@@ -142,7 +180,7 @@ impl Plan {
                 Point::new(labels, runs, &self.slo)
             })
             .collect();
-        let mut sweep = Sweep {
+        Sweep {
             format: 1,
             kind: "sweep".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -158,11 +196,7 @@ impl Plan {
             cliffs: self.cliffs(&points),
             points,
             probes: Vec::new(),
-        };
-        if find && complete {
-            self.refine(crew, &mut sweep)?;
         }
-        Ok(sweep)
     }
 
     fn cliffs(&self, points: &[Point]) -> Vec<Cliff> {

@@ -2,6 +2,7 @@
 
 use super::Sweep;
 use super::point::Point;
+use super::words::{clean, percent};
 use crate::report::Style;
 use crate::statistics::interval::Interval;
 use std::fmt::Write;
@@ -132,29 +133,4 @@ fn times(interval: Interval, runs: usize) -> String {
         return format!("{:.0} ms", interval.estimate);
     }
     format!("{:.0} ms [{:.0}, {:.0}]", interval.estimate, interval.low, interval.high)
-}
-
-/// In per cent; something never rounds to nothing, nor almost all to all.
-pub(super) fn percent(share: f64) -> String {
-    let percent = share * 100.0;
-    match percent {
-        _ if percent <= 0.0 => "0".into(),
-        _ if percent < 0.01 => "<0.01".into(),
-        _ if percent < 1.0 => format!("{percent:.2}"),
-        _ if percent >= 100.0 => "100".into(),
-        _ if percent > 99.9 => ">99.9".into(),
-        _ => format!("{percent:.1}"),
-    }
-}
-
-/// Fit for this terminal: a scenario's text could move the cursor.
-fn clean(text: &str, style: Style) -> String {
-    text.chars()
-        .map(|character| match character {
-            hidden if hidden.is_control() => ' ',
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
-            other if !style.unicode && !other.is_ascii() => '?',
-            other => other,
-        })
-        .collect()
 }

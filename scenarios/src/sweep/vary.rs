@@ -108,6 +108,21 @@ impl Vary {
         Ok(Self { key: path.join("."), path, settings })
     }
 
+    /// Reads `KEY=VALUE`: a key that is set to one value.
+    ///
+    /// # Errors
+    /// What is wrong, and what would be right.
+    pub fn one(text: &str) -> Result<Self, String> {
+        let value = text.split_once('=').map(|(_, value)| value.trim());
+        let problem = match value {
+            None => "there is no `=`",
+            Some("") => "the value is missing",
+            Some(value) if value.contains("..") || value.contains(',') => "it takes one value",
+            Some(_) => return Self::parse(text).map_err(|message| message.replacen("--vary", "--set", 1)),
+        };
+        Err(format!("--set {text}: {problem}; write KEY=VALUE, such as topology.hsms=1"))
+    }
+
     /// Whether every value is a number, so that there is something between two of them.
     pub fn is_numeric(&self) -> bool {
         self.settings.iter().all(|setting| setting.number.is_some())
@@ -227,6 +242,18 @@ impl Base {
             let message = message.trim_start_matches(|letter: char| letter == ':' || letter.is_ascii_digit());
             format!("--vary {}: {}", what(), message.trim_start())
         })
+    }
+
+    /// The scenario file with each of these keys set to its first value, as another base.
+    ///
+    /// # Errors
+    /// The scenario's own message about a value, after which key and value it was.
+    pub fn set(&self, mut varies: Vec<Vary>) -> Result<Self, String> {
+        varies.iter_mut().for_each(|vary| self.settle(vary));
+        let values: Vec<(&Vary, &Setting)> =
+            varies.iter().filter_map(|vary| Some((vary, vary.settings.first()?))).collect();
+        let scenario = self.with(&values).map_err(|message| message.replacen("--vary", "--set", 1))?;
+        Self::new(scenario, &self.origin)
     }
 
     /// Reads numbers in a list as words where the scenario wants words: `topology.tls=1.2,1.3`.
@@ -398,7 +425,7 @@ mod tests {
             ("link.rtt_ms=1,,2", "a value is missing"),
             ("link.rtt_ms=1,2,1", "1 is there twice"),
             ("topology.hsms=1.5,2", "expected a whole number"),
-            ("topology.tls=ssl", "unknown variant `ssl`"),
+            ("topology.tls=ssl", "unknown value `ssl`"),
             ("fault.3.to_s=1", "there is no fault 3: they are numbered 0 to 2"),
             ("fault.los.loss=1", "no fault is called `los`; did you mean `loss`?"),
             ("fault.loss.loss=1", "there are 2 of kind loss: name one by its number, fault.1 or fault.2"),

@@ -1,6 +1,7 @@
 //! A machine with the proxy on it: the process, and how it is started, stopped, starved and told of new credentials.
 
 use crate::environment::SimulatedEnv;
+use crate::gauges::Gauges;
 use crate::hsm_link::HsmDoors;
 use crate::invariants::ADMITTED_PRINCIPALS;
 use crate::net::tcp::Network;
@@ -32,6 +33,7 @@ pub(super) struct ProxyHost {
     pub(super) limits: Limits,
     pub(super) env: Arc<SimulatedEnv>,
     pub(super) subscriber: Arc<dyn Subscriber>,
+    pub(super) gauges: Arc<Gauges>,
     pub(super) tls: Option<Arc<ServerTls>>,
     /// `None` models no processor.
     pub(super) processor: Option<Arc<Processor>>,
@@ -64,6 +66,7 @@ impl ProxyHost {
         let app = App::new(settings, stores, env, Arc::clone(&self.subscriber))
             .map_err(|error| error.to_string())?;
         let app = Arc::new(app);
+        self.gauges.runs(self.index, &app);
         let (terminate, terminated) = oneshot::channel::<()>();
         let stop = async {
             // A dropped sender is a request to stop as well.

@@ -405,7 +405,7 @@ fn create_key_takes_what_kms_can_use() {
         for operation in [KeyOperation::Rotation, KeyOperation::DataKeyPair, KeyOperation::Replicate] {
             assert_eq!(class(site.account.admit_key(&key.id, operation)), Some(E::UnsupportedOperation));
         }
-        assert_eq!(class(site.account.generate_random(&id)), Some(E::UnsupportedOperation));
+        assert_eq!(class(site.account.generate_random_in(&id)), Some(E::UnsupportedOperation));
         site.account.create_alias("alias/one", &key.id).unwrap();
         assert_eq!(class(site.account.create_alias("alias/one", &key.id)), Some(E::AlreadyExists));
         assert_eq!(class(site.account.create_alias("alias/aws/one", &key.id)), Some(E::InvalidAliasName));

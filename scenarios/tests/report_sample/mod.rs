@@ -1,8 +1,8 @@
 //! Finished runs to render: one plausible outage, and the edges of what a run can be.
 
 use scenarios::result::{
-    AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, Percentiles, PhaseResult, RangSpan, RunResult,
-    ServiceResult, XksResult,
+    AlarmResult, Check, ConsoleResult, ErrorCount, ExceptionSeries, FaultBand, Percentiles, PhaseResult,
+    QueueResult, RangSpan, RunResult, ServiceResult, WorldResult, XksResult,
 };
 
 /// How one service lives through the sample outage.
@@ -155,10 +155,35 @@ fn outage(duration_ms: u64, buckets: usize) -> RunResult {
             p50_ms: (0..buckets)
                 .map(|bucket| Some(if late(bucket) { 148.0 } else { 9.0 } + wobble(bucket, 5) as f64 / 500.0))
                 .collect(),
+            p90_ms: (0..buckets).map(|bucket| Some(if late(bucket) { 240.0 } else { 15.0 })).collect(),
             p99_ms: (0..buckets)
                 .map(|bucket| Some(if late(bucket) { 250.0 } else { 24.0 + wobble(bucket, 9) as f64 / 60.0 }))
                 .collect(),
             per_bucket,
+        },
+        queues: QueueResult {
+            in_flight_max: 256,
+            hsm_parallel_max: 16,
+            hsm_sessions_max: 64,
+            in_flight: (0..buckets).map(|bucket| if late(bucket) { 190 } else { 3 + wobble(bucket, 4) % 4 }).collect(),
+            waiting: (0..buckets).map(|bucket| wobble(bucket, 6) % 2).collect(),
+            hsm_running: (0..buckets).map(|bucket| if late(bucket) { 16 } else { 2 + wobble(bucket, 7) % 3 }).collect(),
+            hsm_queued: (0..buckets).map(|bucket| if late(bucket) { 48 } else { 0 }).collect(),
+        },
+        world: WorldResult {
+            kms_hosts: 8,
+            tls: "1.3".into(),
+            rtt_ms: 10.0,
+            loss_there: 0.001,
+            loss_back: 0.0,
+            zones: 2,
+            proxies: 2,
+            proxy_cores: 2,
+            deadline_ms: 150.0,
+            hsms: 2,
+            hsms_per_proxy: 2,
+            hsm_service_ms: 3.0,
+            hsm_rtt_ms: Some(1.0),
         },
         console: console(calls, buckets),
         alarms: alarms(from_ms, to_ms),
@@ -293,9 +318,21 @@ fn service(
         lasting_damage: life.lasting_damage.into(),
         lost: Vec::new(),
         manual: Vec::new(),
+        cached: share_of(&ok, if life.title.contains("Keys") || life.name == "dynamodb" { 80 } else { 0 }),
+        held: share_of(&ok, if life.name == "rds" || life.name == "lambda" { 90 } else { 0 }),
+        retries: failed.iter().map(|failed| failed / 4).collect(),
+        exceptions: if failures == 0 {
+            Vec::new()
+        } else {
+            vec![ExceptionSeries { exception: INVALID_STATE.into(), per_bucket: failed.clone() }]
+        },
         ok,
         failed,
     }
+}
+
+fn share_of(series: &[u64], per_cent: u64) -> Vec<u64> {
+    series.iter().map(|count| count * per_cent / 100).collect()
 }
 
 pub(crate) fn check(name: &str, text: &str, checked: u64, held: bool) -> Check {
@@ -335,10 +372,15 @@ pub(crate) fn no_faults() -> RunResult {
         service.recovered_ms = None;
         service.recovered_after_fault_ms = None;
         service.errors.clear();
+        service.cached = vec![0; buckets];
+        service.held = vec![0; buckets];
+        service.retries = vec![0; buckets];
+        service.exceptions.clear();
         service.kept_working.clear();
         service.lasting_damage.clear();
     }
     result.xks.p50_ms = vec![Some(8.0); 90];
+    result.xks.p90_ms = vec![Some(14.0); 90];
     result.xks.p99_ms = vec![Some(20.0); 90];
     result.xks.per_bucket = vec![40; 90];
     result.xks.outcomes.clear();
@@ -360,6 +402,8 @@ pub(crate) fn empty() -> RunResult {
     result.alarms.clear();
     result.console =
         ConsoleResult { average_latency_ms: None, worst_average_latency_ms: None, ..console(0, 0) };
+    result.queues = QueueResult::default();
+    result.world = WorldResult::default();
     result.xks = XksResult {
         calls: 0,
         ok: 0,
@@ -372,6 +416,7 @@ pub(crate) fn empty() -> RunResult {
         latency_outside_faults: Percentiles::default(),
         outcomes: Vec::new(),
         p50_ms: Vec::new(),
+        p90_ms: Vec::new(),
         p99_ms: Vec::new(),
         per_bucket: Vec::new(),
     };
@@ -385,6 +430,7 @@ pub(crate) fn one_bucket() -> RunResult {
     result.bucket_ms = 1_000;
     result.faults = vec![FaultBand { label: "proxy restart".into(), from_ms: 700, to_ms: 700 }];
     result.xks.p50_ms = vec![None];
+    result.xks.p90_ms = vec![None];
     result.xks.p99_ms = vec![Some(f64::NAN)];
     result.xks.latency.max_ms = f64::INFINITY;
     result
@@ -458,6 +504,9 @@ pub(crate) fn hostile() -> RunResult {
             for text in [&mut error.visible, &mut error.kms_exception, &mut error.kms_message] {
                 *text = evil.into();
             }
+        }
+        for series in &mut service.exceptions {
+            series.exception = evil.into();
         }
     }
     for check in result.invariants.iter_mut().chain(&mut result.expectations) {

@@ -11,6 +11,7 @@ use super::segment::{HEADER_BYTES, Segment, Side};
 use super::sender::{Ack, Fired, Next, Sender};
 use super::stream::Stream;
 use crate::clock::Clock;
+use crate::net::capture::Wire;
 use crate::net::link::{Fate, Link};
 use crate::net::packet::{Flow, Packet, PacketKind};
 use std::io;
@@ -22,6 +23,19 @@ pub(super) struct Connection {
     pub(super) clock: Clock,
     link: Link,
     state: Mutex<State>,
+    /// Where its packets are written down, if anywhere.
+    wire: Option<Wire>,
+}
+
+/// A packet without data.
+#[derive(Clone, Copy)]
+pub(super) enum Bare {
+    /// An acknowledgement.
+    Ack,
+    /// An acknowledgement that has waited for data to ride on: a capture has heard of it when it began to wait.
+    DelayedAck,
+    SynAck,
+    Reset,
 }
 
 /// What the kernels of both ends hold.
@@ -81,10 +95,17 @@ impl State {
 
 impl Connection {
     /// A connection whose client has just got the SYN-ACK; `round_trip` is what both ends have measured.
-    pub(super) fn new(clock: Clock, link: Link, flow: Flow, round_trip: Duration) -> Arc<Self> {
+    pub(super) fn new(
+        clock: Clock,
+        link: Link,
+        flow: Flow,
+        round_trip: Duration,
+        wire: Option<Wire>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             clock,
             link,
+            wire,
             state: Mutex::new(State {
                 flow,
                 client: End::new(round_trip),
@@ -100,8 +121,21 @@ impl Connection {
     }
 
     /// The fate of a packet without data that `side` sends at `at`.
-    pub(super) fn bare(&self, state: &mut State, side: Side, kind: PacketKind, at: Duration) -> Fate {
-        self.link.send(side.way(), Packet { bytes: 0, kind }, &mut state.flow, at)
+    pub(super) fn bare(&self, state: &mut State, side: Side, what: Bare, at: Duration) -> Fate {
+        let kind = match what {
+            Bare::SynAck => PacketKind::SynAck,
+            Bare::Ack | Bare::DelayedAck | Bare::Reset => PacketKind::Established,
+        };
+        let fate = self.link.send(side.way(), Packet { bytes: 0, kind }, &mut state.flow, at);
+        if let Some(wire) = &self.wire {
+            match what {
+                Bare::Ack => wire.ack(side, at, &fate),
+                Bare::DelayedAck => {}
+                Bare::SynAck => wire.syn_ack(at, &fate),
+                Bare::Reset => wire.reset(side, at, &fate),
+            }
+        }
+        fate
     }
 
     /// The client's ACK was lost: `backlog` gets the connection with the first data, or when the ACK of a SYN-ACK sent
@@ -146,7 +180,12 @@ impl Connection {
         state.end(side).receiver.sends(now);
         let Some(payload) = state.end(side).sender.in_flight(number).map(|it| it.bytes) else { return };
         let packet = Packet { bytes: payload + HEADER_BYTES, kind: PacketKind::Established };
-        match self.link.send(side.way(), packet, &mut state.flow, now) {
+        let fate = self.link.send(side.way(), packet, &mut state.flow, now);
+        if let Some(wire) = &self.wire {
+            let segment = state.end(side).sender.in_flight(number).and_then(|it| it.segment.as_ref());
+            wire.segment(side, number, || segment.and_then(Segment::payload).cloned(), now, &fate);
+        }
+        match fate {
             Fate::Arrives { after, .. } => {
                 state.end(side.other()).sender.acknowledged(now, now + after);
                 self.deliver(state, side, number, now, after);
@@ -174,7 +213,7 @@ impl Connection {
         let Some(segment) = state.end(side).sender.in_flight(number) else { return };
         if dead && matches!(segment.segment, Some(Segment::Data(_))) {
             // Nobody is there to read it: that kernel answers with a reset.
-            if let Fate::Arrives { after, .. } = self.bare(state, peer, PacketKind::Established, arrives) {
+            if let Fate::Arrives { after, .. } = self.bare(state, peer, Bare::Reset, arrives) {
                 self.reset(state, side, arrives + after);
             }
             return;
@@ -205,9 +244,12 @@ impl Connection {
             _ => Manner::Quick,
         };
         if manner == Manner::Quick {
-            self.acknowledge(state, side, arrives);
+            self.acknowledge(state, side, Bare::Ack, arrives);
         } else if let Some(segment) = state.end(side).sender.in_flight(number) {
             segment.ack = Ack::Delayed;
+            if let Some(wire) = &self.wire {
+                wire.delayed_ack(peer, arrives + DELAYED_ACK);
+            }
         }
         // While a partition keeps acknowledgements from coming back, or they take their time, the sender must look.
         let late = after * 2 + DELAYED_ACK > idle;
@@ -217,8 +259,8 @@ impl Connection {
     }
 
     /// The receiver of what `side` sends acknowledges, at `at`, everything that has arrived.
-    fn acknowledge(&self, state: &mut State, side: Side, at: Duration) {
-        match self.bare(state, side.other(), PacketKind::Established, at) {
+    fn acknowledge(&self, state: &mut State, side: Side, how: Bare, at: Duration) {
+        match self.bare(state, side.other(), how, at) {
             Fate::Arrives { after, .. } => state.end(side).sender.acknowledged(at, at + after),
             _ => state.end(side).sender.acknowledgement_lost(at),
         }
@@ -230,7 +272,7 @@ impl Connection {
             && sent_at <= now
         {
             state.end(side.other()).receiver.waited_in_vain();
-            self.acknowledge(state, side, sent_at);
+            self.acknowledge(state, side, Bare::DelayedAck, sent_at);
         }
     }
 
@@ -269,7 +311,7 @@ impl Connection {
         }
         if let Some(at) = unread {
             let at = at.max(now);
-            if let Fate::Arrives { after, .. } = self.bare(&mut state, side, PacketKind::Established, at) {
+            if let Fate::Arrives { after, .. } = self.bare(&mut state, side, Bare::Reset, at) {
                 self.reset(&mut state, side.other(), at + after);
             }
             if at <= now {

@@ -2,12 +2,13 @@
 //!
 //! Place on the map: the work of [`Network::connect`](super::Network::connect).
 
-use super::connection::Connection;
+use super::connection::{Bare, Connection};
 use super::listener::Backlog;
 use super::rtt::RTO_INITIAL;
 use super::segment::{HEADER_BYTES, Side};
 use super::stream::Stream;
 use super::{Address, Network, lock};
+use crate::net::capture::Wire;
 use crate::net::link::{Fate, Link};
 use crate::net::packet::{Flow, Packet, PacketKind, Way};
 use std::io;
@@ -46,6 +47,7 @@ struct Opening<'a> {
     address: Address,
     link: &'a Link,
     flow: Flow,
+    wire: Option<&'a Wire>,
     /// Few enough to search.
     steps: Vec<(Duration, Step)>,
     /// The server holds the request open.
@@ -57,8 +59,16 @@ impl Opening<'_> {
         self.link.send(way, Packet { bytes: HEADER_BYTES, kind }, &mut self.flow, now)
     }
 
+    fn capture(&self, tell: impl FnOnce(&Wire)) {
+        if let Some(wire) = self.wire {
+            tell(wire);
+        }
+    }
+
     fn send_syn(&mut self, times: u32, now: Duration) {
-        match self.packet(Way::There, PacketKind::Syn, now) {
+        let fate = self.packet(Way::There, PacketKind::Syn, now);
+        self.capture(|wire| wire.syn(now, &fate));
+        match fate {
             Fate::Arrives { after, .. } => self.steps.push((now + after, Step::SynArrives(now))),
             Fate::Refused { after } | Fate::Reset { after } => self.steps.push((now + after, Step::Refused)),
             Fate::Lost => {}
@@ -70,7 +80,9 @@ impl Opening<'_> {
         let listening = lock(&self.network.listeners).get(&self.address).cloned();
         let Some(backlog) = listening.filter(|backlog| !lock(backlog).closed) else {
             self.requested = None;
-            if let Fate::Arrives { after, .. } = self.packet(Way::Back, PacketKind::SynAck, now) {
+            let fate = self.packet(Way::Back, PacketKind::SynAck, now);
+            self.capture(|wire| wire.refusal(now, &fate));
+            if let Fate::Arrives { after, .. } = fate {
                 self.steps.push((now + after, Step::Refused));
             }
             return;
@@ -86,7 +98,9 @@ impl Opening<'_> {
     }
 
     fn send_syn_ack(&mut self, syn_sent: Duration, now: Duration) {
-        if let Fate::Arrives { after, .. } = self.packet(Way::Back, PacketKind::SynAck, now) {
+        let fate = self.packet(Way::Back, PacketKind::SynAck, now);
+        self.capture(|wire| wire.syn_ack(now, &fate));
+        if let Fate::Arrives { after, .. } = fate {
             self.steps.push((now + after, Step::Answered(syn_sent)));
         }
     }
@@ -110,8 +124,16 @@ impl Opening<'_> {
 /// See [`Network::connect`].
 pub(super) async fn open(network: &Network, address: Address, link: Link) -> io::Result<Stream> {
     let clock = &network.clock;
-    let mut opening =
-        Opening { network, address, link: &link, flow: Flow::default(), steps: Vec::new(), requested: None };
+    let wire = network.capture.as_ref().map(|capture| capture.open(network.proxy, address));
+    let mut opening = Opening {
+        network,
+        address,
+        link: &link,
+        flow: Flow::default(),
+        wire: wire.as_ref(),
+        steps: Vec::new(),
+        requested: None,
+    };
     opening.send_syn(0, clock.now());
     while let Some((at, step)) = opening.next() {
         clock.sleep_until(at).await;
@@ -125,7 +147,8 @@ pub(super) async fn open(network: &Network, address: Address, link: Link) -> io:
                 let (flow, requested) = (opening.flow, opening.requested.take());
                 let backlog = requested.filter(|backlog| !lock(backlog).closed);
                 let backlog = backlog.ok_or(io::ErrorKind::ConnectionReset)?;
-                return Ok(established(network, backlog, link, flow, at - syn_sent));
+                let connection = Connection::new(clock.clone(), link, flow, at - syn_sent, wire);
+                return Ok(established(connection, backlog, at - syn_sent));
             }
         }
     }
@@ -133,17 +156,9 @@ pub(super) async fn open(network: &Network, address: Address, link: Link) -> io:
 }
 
 /// The client has the SYN-ACK and sends its ACK, which makes the connection acceptable.
-fn established(
-    network: &Network,
-    backlog: Arc<Mutex<Backlog>>,
-    link: Link,
-    flow: Flow,
-    round_trip: Duration,
-) -> Stream {
-    let clock = &network.clock;
-    let connection = Connection::new(clock.clone(), link, flow, round_trip);
-    let now = clock.now();
-    let fate = connection.bare(&mut connection.state(), Side::Client, PacketKind::Established, now);
+fn established(connection: Arc<Connection>, backlog: Arc<Mutex<Backlog>>, round_trip: Duration) -> Stream {
+    let now = connection.clock.now();
+    let fate = connection.bare(&mut connection.state(), Side::Client, Bare::Ack, now);
     connection.accept_later(backlog);
     match fate {
         Fate::Arrives { after, .. } => connection.accept(now + after),
@@ -162,10 +177,10 @@ fn answer_again(connection: &Arc<Connection>, at: Duration, times: u32) {
         }
         let ack = {
             let mut state = connection.state();
-            match connection.bare(&mut state, Side::Server, PacketKind::SynAck, at) {
+            match connection.bare(&mut state, Side::Server, Bare::SynAck, at) {
                 Fate::Arrives { after, .. } => {
                     let there = at + after;
-                    match connection.bare(&mut state, Side::Client, PacketKind::Established, there) {
+                    match connection.bare(&mut state, Side::Client, Bare::Ack, there) {
                         Fate::Arrives { after, .. } => Some(there + after),
                         _ => None,
                     }

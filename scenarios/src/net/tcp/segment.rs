@@ -12,13 +12,13 @@ pub(super) const HEADER_BYTES: usize = 52;
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(in crate::net) enum Side {
     Client,
     Server,
 }
 
 impl Side {
-    pub(super) fn other(self) -> Self {
+    pub(in crate::net) fn other(self) -> Self {
         match self {
             Self::Client => Self::Server,
             Self::Server => Self::Client,
@@ -46,6 +46,13 @@ impl Segment {
         match self {
             Self::Data(bytes) => bytes.len(),
             Self::End => 0,
+        }
+    }
+
+    pub(super) fn payload(&self) -> Option<&Bytes> {
+        match self {
+            Self::Data(bytes) => Some(bytes),
+            Self::End => None,
         }
     }
 }

@@ -1,0 +1,189 @@
+//! Key stores, keys and aliases from creation to deletion.
+
+use crate::proxy::Proxy;
+use crate::site::{Site, base64, key_store, really, settings};
+use scenarios::kms::lifecycle::ConnectionState;
+use scenarios::kms_endpoint::server::Limits;
+use serde_json::{Value, json};
+
+#[test]
+fn a_key_store_and_its_key_live_from_creation_to_deletion() {
+    really(async {
+        let site = Site::new(settings()).await;
+        let created = site.ok("CreateCustomKeyStore", key_store(0)).await;
+        let id = created["CustomKeyStoreId"].as_str().unwrap();
+        assert_eq!(site.proxy.log.last().kms_operation.as_deref(), Some("CreateCustomKeyStore"));
+        let store = json!({ "CustomKeyStoreId": id });
+        let told = site.ok("DescribeCustomKeyStores", store.clone()).await;
+        let entry = &told["CustomKeyStores"][0];
+        assert_eq!(entry["ConnectionState"], "DISCONNECTED");
+        assert_eq!(entry["XksProxyConfiguration"]["UriPath"], "/one/kms/xks/v1");
+        assert!(
+            entry["CreationDate"].as_f64().unwrap() > 1_700_000_000.0 && !told.to_string().contains("Raw")
+        );
+        assert_eq!(site.ok("ConnectCustomKeyStore", store.clone()).await, json!({}));
+        site.settled(id, ConnectionState::Connected).await;
+        assert_eq!(site.proxy.log.last().kms_operation.as_deref(), Some("ConnectCustomKeyStore"));
+
+        let members = json!({
+            "Origin": "EXTERNAL_KEY_STORE", "CustomKeyStoreId": id, "XksKeyId": "external-1",
+            "Description": "the first", "Tags": [{ "TagKey": "a", "TagValue": "b" }], "Policy": "{}",
+        });
+        let key = site.ok("CreateKey", members.clone()).await["KeyMetadata"].clone();
+        let arn = key["Arn"].as_str().unwrap();
+        assert!(arn.starts_with("arn:aws:kms:us-east-1:111122223333:key/"), "{arn}");
+        for (member, expected) in [
+            ("AWSAccountId", json!("111122223333")),
+            ("KeyState", json!("Enabled")),
+            ("Enabled", json!(true)),
+            ("Description", json!("the first")),
+            ("Origin", json!("EXTERNAL_KEY_STORE")),
+            ("CustomKeyStoreId", json!(id)),
+            ("XksKeyConfiguration", json!({ "Id": "external-1" })),
+            ("KeySpec", json!("SYMMETRIC_DEFAULT")),
+            ("EncryptionAlgorithms", json!(["SYMMETRIC_DEFAULT"])),
+            ("MultiRegion", json!(false)),
+        ] {
+            assert_eq!(key[member], expected, "{member}");
+        }
+        assert_eq!(site.refused("CreateKey", members).await.1, "XksKeyAlreadyInUseException");
+        let absent = json!({
+            "Origin": "EXTERNAL_KEY_STORE", "CustomKeyStoreId": id, "XksKeyId": "no-such-key",
+        });
+        assert_eq!(site.refused("CreateKey", absent).await.1, "XksKeyNotFoundException");
+
+        let named = json!({ "KeyId": arn });
+        let alias = json!({ "AliasName": "alias/first", "TargetKeyId": key["KeyId"] });
+        site.ok("CreateAlias", alias.clone()).await;
+        assert_eq!(site.refused("CreateAlias", alias).await.1, "AlreadyExistsException");
+        let by_alias = site.ok("DescribeKey", json!({ "KeyId": "alias/first" })).await;
+        assert_eq!(by_alias["KeyMetadata"], key);
+        let aliases = site.ok("ListAliases", named.clone()).await;
+        assert_eq!(aliases["Aliases"][0]["AliasName"], "alias/first");
+        assert_eq!(aliases["Aliases"][0]["TargetKeyId"], key["KeyId"]);
+        let keys = site.ok("ListKeys", json!({})).await;
+        assert_eq!(keys, json!({ "Keys": [{ "KeyId": key["KeyId"], "KeyArn": arn }], "Truncated": false }));
+
+        assert_eq!(site.ok("DisableKey", named.clone()).await, Value::Null);
+        let plaintext = json!({ "KeyId": arn, "Plaintext": base64(b"x") });
+        let refused = site.refused("Encrypt", plaintext.clone()).await;
+        assert_eq!(refused, (400, "DisabledException".into(), format!("{arn} is disabled.")));
+        site.ok("EnableKey", named.clone()).await;
+        site.ok("Encrypt", plaintext.clone()).await;
+        for (operation, class) in [
+            ("GetKeyRotationStatus", "UnsupportedOperationException"),
+            ("GenerateDataKeyPair", "UnsupportedOperationException"),
+            ("CancelKeyDeletion", "KMSInvalidStateException"),
+        ] {
+            assert_eq!(site.refused(operation, named.clone()).await.1, class, "{operation}");
+        }
+        let scheduled =
+            site.ok("ScheduleKeyDeletion", json!({ "KeyId": "alias/first", "PendingWindowInDays": 7 })).await;
+        assert_eq!(scheduled["KeyId"], arn);
+        assert_eq!(scheduled["KeyState"], "PendingDeletion");
+        let described = site.ok("DescribeKey", named.clone()).await;
+        assert_eq!(described["KeyMetadata"]["DeletionDate"], scheduled["DeletionDate"]);
+        let waits = scheduled["DeletionDate"].as_f64().unwrap() - key["CreationDate"].as_f64().unwrap();
+        assert!((7.0 * 86_400.0..7.1 * 86_400.0).contains(&waits), "{waits}");
+        let refused = site.refused("Encrypt", plaintext.clone()).await;
+        assert_eq!(refused, (400, "KMSInvalidStateException".into(), format!("{arn} is pending deletion.")));
+        assert_eq!(site.ok("CancelKeyDeletion", named.clone()).await, json!({ "KeyId": arn }));
+        site.ok("EnableKey", named.clone()).await;
+
+        let heard = site.proxy.log.len();
+        assert_eq!(site.ok("DisconnectCustomKeyStore", store.clone()).await, json!({}));
+        let refused = site.refused("Encrypt", plaintext).await;
+        assert!(
+            refused.1 == "KMSInvalidStateException" && refused.2.contains("not connected"),
+            "{refused:?}"
+        );
+        let described = site.ok("DescribeKey", named.clone()).await;
+        assert_eq!(described["KeyMetadata"]["KeyState"], "Unavailable");
+        let refused = site.refused("DeleteCustomKeyStore", store.clone()).await;
+        assert_eq!(refused.1, "CustomKeyStoreHasCMKsException");
+        assert_eq!(site.proxy.log.len(), heard, "a disconnected proxy hears nothing");
+        site.ok("DeleteAlias", json!({ "AliasName": "alias/first" })).await;
+        assert_eq!(
+            site.refused("DescribeKey", json!({ "KeyId": "alias/first" })).await.1,
+            "NotFoundException"
+        );
+
+        let other = site.store(1).await;
+        site.ok("DisconnectCustomKeyStore", json!({ "CustomKeyStoreId": other })).await;
+        site.ok("DeleteCustomKeyStore", json!({ "CustomKeyStoreId": other })).await;
+        let refused = site.refused("ConnectCustomKeyStore", json!({ "CustomKeyStoreId": other })).await;
+        assert_eq!(refused.1, "CustomKeyStoreNotFoundException");
+    });
+}
+
+#[test]
+fn lists_come_in_pages() {
+    really(async {
+        let site = Site::new(settings()).await;
+        let store = site.store(0).await;
+        let mut arns = Vec::new();
+        for number in 0..3 {
+            arns.push(site.key(&store, &format!("external-{number}")).await);
+        }
+        arns.sort();
+        let first = site.ok("ListKeys", json!({ "Limit": 2 })).await;
+        assert_eq!((&first["Truncated"], first["Keys"].as_array().unwrap().len()), (&json!(true), 2));
+        let second = site.ok("ListKeys", json!({ "Limit": 2, "Marker": first["NextMarker"] })).await;
+        assert_eq!(second["Truncated"], false);
+        let pages = [&first, &second].map(|page| page["Keys"].as_array().unwrap().clone()).concat();
+        let listed: Vec<_> = pages.iter().map(|key| key["KeyArn"].as_str().unwrap()).collect();
+        assert_eq!(listed, arns);
+        assert_eq!(site.refused("ListKeys", json!({ "Marker": "x" })).await.1, "InvalidMarkerException");
+        assert_eq!(site.refused("ListKeys", json!({ "Limit": 1_001 })).await.1, "ValidationException");
+        assert_eq!(site.refused("ListAliases", json!({ "Limit": -1 })).await.1, "ValidationException");
+    });
+}
+
+#[test]
+fn an_update_is_tried_on_the_proxy_first() {
+    really(async {
+        let site = Site::new(settings()).await;
+        let id = site.store(0).await;
+        let with = |member: &str, value: Value| {
+            let mut members = json!({ "CustomKeyStoreId": id });
+            members[member] = value;
+            members
+        };
+        let wrong = json!({ "AccessKeyId": "A".repeat(20), "RawSecretAccessKey": "b".repeat(43) });
+        let refused =
+            site.refused("UpdateCustomKeyStore", with("XksProxyAuthenticationCredential", wrong)).await;
+        assert_eq!(refused.1, "XksProxyIncorrectAuthenticationCredentialException", "{refused:?}");
+        let path = with("XksProxyUriPath", json!("/two/kms/xks/v1"));
+        assert_eq!(site.ok("UpdateCustomKeyStore", path).await, json!({}));
+        let moved = with("XksProxyUriEndpoint", json!("https://other.example.com"));
+        assert_eq!(
+            site.refused("UpdateCustomKeyStore", moved).await.1,
+            "CustomKeyStoreInvalidStateException"
+        );
+        let service = json!("com.amazonaws.vpce.us-east-1.vpce-svc-0e9a");
+        let refused =
+            site.refused("UpdateCustomKeyStore", with("XksProxyVpcEndpointServiceName", service)).await;
+        assert!(refused.1 == "ValidationException" && refused.2.contains("Connectivity"), "{refused:?}");
+        let told = site.ok("DescribeCustomKeyStores", json!({ "CustomKeyStoreName": "store 0" })).await;
+        assert_eq!(told["CustomKeyStores"][0]["XksProxyConfiguration"]["UriPath"], "/two/kms/xks/v1");
+    });
+}
+
+/// The certificate's name is neither the address nor the key store's endpoint: it is what `--tls-name` says.
+#[test]
+fn a_proxy_with_tls_is_reached_under_the_name_that_is_given() {
+    really(async {
+        for (name, reached) in [("proxy.internal", true), ("other.internal", false)] {
+            let proxy = Proxy::start(Some("proxy.internal")).await;
+            let site = Site::with(proxy, Some(name), settings(), Limits::default()).await;
+            let answer = site.call("CreateCustomKeyStore", key_store(0)).await;
+            if reached {
+                assert_eq!(answer.status, 200, "{answer:?}");
+            } else {
+                let (_, class, message) = answer.failure();
+                assert_eq!(class, "XksProxyUriUnreachableException");
+                assert!(message.starts_with("AWS KMS cannot establish a TLS connection"), "{message}");
+            }
+        }
+    });
+}
