@@ -132,6 +132,7 @@ fn wheel_drag_and_buttons_zoom_and_pan_all_charts_together() {
 
     let press = |browser: &mut Browser, label: &str| {
         let at = browser.middle(&format!(".tools [aria-label='{label}']"));
+        browser.mouse("mouseMoved", at, 0.0, 0);
         browser.mouse("mousePressed", at, 0.0, 0);
         browser.mouse("mouseReleased", at, 0.0, 0);
     };

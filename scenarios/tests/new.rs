@@ -27,6 +27,11 @@ fn flags_write_a_scenario_that_runs_as_it_is_and_that_nothing_overwrites() {
     }
     let output = xks_sim(here, &["run", "bank.toml"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    // And can be asked what fewer HSMs would do, though its proxies fail over between them.
+    let less =
+        ["compare", "bank.toml", "--set", "topology.hsms=1", "--set", "duration_s=150", "--seeds", "1"];
+    let output = xks_sim(here, &less);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let output = xks_sim(here, &["new", "bank.toml"]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));

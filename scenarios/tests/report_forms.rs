@@ -1,6 +1,6 @@
 //! The forms of a report for other programs: Markdown, CSV and JUnit XML. Whole, well formed, and closed to hostile text.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, where a panic is a failed test")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is a failed test")]
 
 mod report_sample;
 

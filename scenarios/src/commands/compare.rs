@@ -47,7 +47,7 @@ pub(crate) struct CompareArguments {
 
 /// One side before anything has run.
 enum Source {
-    Saved(Side),
+    Saved(Box<Side>),
     Scenario { name: String, base: Box<Base>, command: String },
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn perform(arguments: &CompareArguments) -> Result<u8, String> {
     let jobs = jobs(arguments.jobs);
     let plan = |source: Source| -> Result<(String, Result<Plan, Side>), String> {
         match source {
-            Source::Saved(side) => Ok((side.name.clone(), Err(side))),
+            Source::Saved(side) => Ok((side.name.clone(), Err(*side))),
             Source::Scenario { name, base, command } => {
                 let seeds = chosen.clone();
                 let command = format!("{command} --seeds {} --seed {}", seeds.end - seeds.start, seeds.start);
@@ -125,7 +125,7 @@ fn source(name: &str, set: &[String]) -> Result<Source, String> {
                 "--set changes a scenario before it runs, and {name} has run: name the scenario instead"
             ));
         }
-        return Ok(Source::Saved(Side { name: name.to_owned(), sweep: saved(name)? }));
+        return Ok(Source::Saved(Box::new(Side { name: name.to_owned(), sweep: saved(name)? })));
     }
     let varies = set.iter().map(|text| Vary::one(text)).collect::<Result<Vec<_>, _>>()?;
     let scenario = load(name)?;

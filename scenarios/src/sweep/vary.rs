@@ -234,6 +234,10 @@ impl Base {
             put(&mut table, &vary.path, setting.value.clone())
                 .map_err(|problem| format!("--vary {}: {problem}", vary.key))?;
         }
+        let given = |key: &str| values.iter().any(|(vary, _)| vary.key == key);
+        if given("topology.hsms") && !given("topology.hsms_per_proxy") {
+            fit_failover(&mut table);
+        }
         let text = toml::to_string(&table).map_err(|error| format!("--vary {}: {error}", what()))?;
         Scenario::parse(&self.scenario.name, &self.origin, &text).map_err(|error| {
             let message = error.to_string();
@@ -272,6 +276,17 @@ impl Base {
                 *setting = word;
             }
         }
+    }
+}
+
+/// A proxy that fails over between more HSMs than are left fails over between those that are.
+fn fit_failover(table: &mut Table) {
+    let Some(topology) = table.get_mut("topology").and_then(Value::as_table_mut) else { return };
+    let number = |key: &str| topology.get(key).and_then(Value::as_integer);
+    if let (Some(hsms), Some(per_proxy)) = (number("hsms"), number("hsms_per_proxy"))
+        && per_proxy > hsms
+    {
+        topology.insert("hsms_per_proxy".to_owned(), Value::Integer(hsms));
     }
 }
 
@@ -406,6 +421,23 @@ mod tests {
     fn the_default_fleet_written_out_is_the_default_fleet() {
         let unchanged = with("service.s3.rate_per_s=100").unwrap();
         assert_eq!(unchanged.services, ServiceSettings::default_fleet());
+    }
+
+    #[test]
+    fn fewer_hsms_leave_less_to_fail_over_to() {
+        let text = "title = \"x\"\nduration_s = 9\n[topology]\nhsms = 3\nhsms_per_proxy = 3\n";
+        let base = Base::new(Scenario::parse("x", "x.toml", text).unwrap(), "x.toml").unwrap();
+        let with = |settings: &[&str]| {
+            let varies = settings.iter().map(|text| Vary::one(text).unwrap()).collect();
+            base.set(varies).map(|base| base.scenario.topology.hsms_per_proxy)
+        };
+        assert_eq!((with(&["topology.hsms=1"]), with(&["topology.hsms=4"])), (Ok(1), Ok(3)));
+        // Who asks for both gets both, or is told why not.
+        assert!(
+            with(&["topology.hsms=1", "topology.hsms_per_proxy=2"])
+                .unwrap_err()
+                .contains("more than there are")
+        );
     }
 
     #[test]
