@@ -38,11 +38,14 @@ pub(crate) struct KeepArguments {
     trace_service: Option<String>,
 }
 
+/// The observers of a run hold it too.
+type SharedTrace = Rc<RefCell<TraceFile<Box<dyn Write>>>>;
+
 /// What looks on while a run goes on.
 pub(crate) struct Keeping<'a> {
     arguments: &'a KeepArguments,
     keeper: Option<Rc<RefCell<Keeper>>>,
-    trace: Option<Rc<RefCell<TraceFile<Box<dyn Write>>>>>,
+    trace: Option<SharedTrace>,
 }
 
 impl KeepArguments {

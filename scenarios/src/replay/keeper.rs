@@ -85,14 +85,14 @@ impl Observer for Keeper {
             self.fingerprints.push(fingerprint(seen.line));
         }
         let events = seen.number + 1;
-        if events % self.every != 0 {
+        if !events.is_multiple_of(self.every) {
             return;
         }
         if self.checkpoints.len() >= CHECKPOINTS_MAX {
             self.every *= 2;
             let every = self.every;
-            self.checkpoints.retain(|checkpoint| checkpoint.events % every == 0);
-            if events % every != 0 {
+            self.checkpoints.retain(|checkpoint| checkpoint.events.is_multiple_of(every));
+            if !events.is_multiple_of(every) {
                 return;
             }
         }

@@ -228,8 +228,8 @@
   var tools = make("div", { "class": "tools", role: "toolbar", "aria-label": "Zoom in time" });
   var status = make("span", { "aria-live": "polite" });
   var buttons = [
-    ["+", "Zoom in", "in", function () { zoom(0.5, middle()); }],
-    ["−", "Zoom out", "out", function () { zoom(2, middle()); }],
+    ["+", "Zoom in", "in", function () { zoom(0.5, (view.from + view.to) / 2); }],
+    ["−", "Zoom out", "out", function () { zoom(2, (view.from + view.to) / 2); }],
     ["‹", "Earlier", "out", function () { pan(-0.5); }],
     ["›", "Later", "out", function () { pan(0.5); }],
     ["Whole run", "Show the whole run", "out", function () { look(0, whole); }]

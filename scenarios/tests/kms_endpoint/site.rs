@@ -45,7 +45,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
+        serde_json::from_str(&self.body).map_err(|error| format!("{error}: {self:?}")).unwrap()
     }
 
     /// Status and class of a failure, and its message.
