@@ -11,15 +11,20 @@ use std::fmt::Write;
 use std::time::Duration;
 
 /// What happens, to whom, when it strikes in real life, what must hold, and the file itself. As wide as the terminal, within
-/// 40 to 120 columns, and its text at most 100, except for the file.
-pub fn explain(scenario: &Scenario, style: Style) -> String {
+/// 40 to 120 columns, and its text at most 100, except for the file. `named` is what `xks-sim run` takes it by.
+pub fn explain(scenario: &Scenario, named: &str, style: Style) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = write_explanation(&mut text, scenario, style);
+    let _ = write_explanation(&mut text, scenario, named, style);
     text
 }
 
-fn write_explanation(text: &mut String, scenario: &Scenario, style: Style) -> std::fmt::Result {
+fn write_explanation(
+    text: &mut String,
+    scenario: &Scenario,
+    named: &str,
+    style: Style,
+) -> std::fmt::Result {
     let width = style.width.clamp(40, 120);
     writeln!(text, "{}: {}\n", scenario.name, scenario.title)?;
     if !scenario.about.is_empty() {
@@ -61,7 +66,7 @@ fn write_explanation(text: &mut String, scenario: &Scenario, style: Style) -> st
     if !bars.is_empty() {
         writeln!(text, "{bars}")?;
     }
-    writeln!(text, "Run it with: xks-sim run {}\n", scenario.name)?;
+    writeln!(text, "Run it with: xks-sim run {named}\n")?;
     writeln!(text, "The file:\n")?;
     scenario.text.lines().try_for_each(|line| writeln!(text, "    {line}"))
 }

@@ -386,13 +386,22 @@ fn show_draws_what_there_is_and_when_it_breaks() {
     assert!(widest <= Some(110), "{shown}");
 }
 
+/// `show` once told the owner of a file to run its name without path and ending, which nothing has.
+#[test]
+fn show_says_how_to_run_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "own.toml", "title = \"x\"\nduration_s = 10\n");
+    let shown = stdout(&xks_sim(&["show", file.to_str().unwrap()]));
+    assert!(shown.contains(&format!("Run it with: xks-sim run {}\n", file.display())), "{shown}");
+}
+
 #[test]
 fn every_scenario_can_be_drawn_in_any_terminal() {
     for entry in scenarios::catalogue::CATALOGUE {
         let scenario = scenarios::scenario::Scenario::parse(entry.name, entry.name, entry.text).unwrap();
         for (width, unicode) in [(40, true), (80, false), (120, true)] {
             let style = scenarios::report::Style { colour: false, unicode, width };
-            let shown = scenarios::explain::explain(&scenario, style);
+            let shown = scenarios::explain::explain(&scenario, entry.name, style);
             let bars: Vec<&str> =
                 shown.lines().filter(|line| line.contains(if unicode { '█' } else { '#' })).collect();
             let drawn = |line: &&&str| !line.starts_with("    ");

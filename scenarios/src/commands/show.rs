@@ -11,6 +11,6 @@ use scenarios::explain::explain;
 /// When there is no such scenario, or it cannot be read.
 pub(crate) fn perform(name: &str) -> Result<u8, String> {
     let scenario = load(name)?;
-    say(&explain(&scenario, style()))?;
+    say(&explain(&scenario, name, style()))?;
     Ok(exit::HELD)
 }
