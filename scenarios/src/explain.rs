@@ -19,12 +19,7 @@ pub fn explain(scenario: &Scenario, named: &str, style: Style) -> String {
     text
 }
 
-fn write_explanation(
-    text: &mut String,
-    scenario: &Scenario,
-    named: &str,
-    style: Style,
-) -> std::fmt::Result {
+fn write_explanation(text: &mut String, scenario: &Scenario, named: &str, style: Style) -> std::fmt::Result {
     let width = style.width.clamp(40, 120);
     writeln!(text, "{}: {}\n", scenario.name, scenario.title)?;
     if !scenario.about.is_empty() {
