@@ -100,7 +100,7 @@ fn mistakes_are_told_in_one_line_before_anything_runs() {
         (&["--rate", "10", "--slo", "p99=3"], "did you mean `p99_ms`?"),
         (&["steadi"], "did you mean `steady`?"),
         (&["steady", "--rate", "10"], "cannot be used with"),
-        (&[], "required arguments were not provided"),
+        (&[], "name a scenario, or give --rate, KMS calls per second"),
     ] {
         let output = xks_sim(directory.path(), &[&["size"], arguments].concat());
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[derive(clap::Args)]
 pub(crate) struct SizeArguments {
     /// A scenario whose services, ways and HSMs are taken; its faults and expectations are not.
-    #[arg(required_unless_present = "rate")]
     scenario: Option<String>,
     /// KMS calls per second, instead of a scenario.
     #[arg(long, value_name = "N", conflicts_with = "scenario")]
