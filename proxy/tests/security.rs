@@ -70,7 +70,7 @@ fn unsafe_code_is_forbidden_where_it_is_not_needed() {
     let exceptions = [
         "proxy/pkcs11/src/lib.rs",
         "proxy/tests/common/softhsm.rs",
-        "scenarios/tests/support/conformance_token.rs",
+        "scenarios/tests/hsm/token.rs",
         "sim-hsm/pkcs11/src/table.rs",
         "sim-hsm/pkcs11/tests/common/shim.rs",
     ];

@@ -82,6 +82,7 @@ pub mod report;
 pub mod request;
 pub mod result;
 pub mod run;
+mod samples;
 pub mod scenario;
 pub mod services;
 mod sha256;

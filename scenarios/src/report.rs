@@ -2,7 +2,7 @@
 //! server, a program.
 //!
 //! Place on the map: the last station; it takes a [`RunResult`] and returns text. It reads nothing and writes nothing.
-//! `story` words the facts, `human` the numbers, `chart` and `topology` draw; `terminal`, `html`, `markdown`, `csv` and `junit` lay out.
+//! `story` words the facts, `human` the numbers, `chart`, `topology` and `waterfall` draw; `terminal`, `html`, `markdown`, `csv` and `junit` lay out.
 
 mod chart;
 mod csv;
@@ -13,6 +13,7 @@ mod markdown;
 mod story;
 mod terminal;
 mod topology;
+mod waterfall;
 
 pub use csv::csv;
 pub use html::html;

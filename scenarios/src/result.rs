@@ -124,6 +124,81 @@ pub struct ServiceResult {
     pub retries: Vec<u64>,
     /// KMS calls that failed, by exception, in the order of the first: retries included, not multiplied by `represents`.
     pub exceptions: Vec<ExceptionSeries>,
+    /// Single requests of its users from near: one that was served, one that failed, and the slowest, as far as there are
+    /// such that asked KMS.
+    pub samples: Vec<SampleRequest>,
+}
+
+/// One request of a service's user, and where its time went.
+#[derive(Clone, Debug, Serialize)]
+pub struct SampleRequest {
+    /// Which it is: `served`, `failed` or `slowest`.
+    pub kind: SampleKind,
+    /// Out of how many requests of its kind it was chosen: the median of the first ones, or the slowest of all.
+    pub of: u64,
+    /// Its number among the requests of all services, as in a trace.
+    pub request: u64,
+    /// When it came in, since the start of the run.
+    pub at_ms: f64,
+    /// Until the service answered.
+    pub took_ms: f64,
+    /// What its user saw: `served`, or the service's own error.
+    pub outcome: String,
+    /// Its way through the stations, in the order in which they began; an inner one follows the one that it is a part of.
+    pub spans: Vec<Span>,
+    /// Spans beyond those that are kept.
+    pub spans_more: u64,
+}
+
+/// What a sample request is a sample of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SampleKind {
+    /// A request that was served: the median of the first ones.
+    Served,
+    /// A request that failed: the median of the first ones.
+    Failed,
+    /// The slowest of all.
+    Slowest,
+}
+
+/// A stretch of a request's time.
+#[derive(Clone, Debug, Serialize)]
+pub struct Span {
+    /// Where it was spent.
+    pub station: Station,
+    /// In words: `GenerateDataKey`.
+    pub what: String,
+    /// Since the request came in.
+    pub from_ms: f64,
+    /// How long.
+    pub took_ms: f64,
+    /// How it ended if not well: `KMSInternalException`; empty otherwise.
+    pub ended: String,
+}
+
+/// Where a request can be. Those from [`Station::Connect`] on are parts of the KMS call before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Station {
+    /// Between two tries: the SDK waits.
+    Wait,
+    /// In KMS.
+    Kms,
+    /// On the way to a TCP connection with the proxy.
+    Connect,
+    /// In the TLS handshake.
+    Tls,
+    /// On the network, there or back.
+    Network,
+    /// At the proxy, until a core has had the time for it.
+    Processor,
+    /// In the proxy's own stations.
+    Proxy,
+    /// In the HSM, its queue, or on the way there.
+    Hsm,
+    /// Nowhere that KMS would hear of: no answer came in time, or at all.
+    Unanswered,
 }
 
 /// One KMS exception over time.

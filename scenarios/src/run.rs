@@ -73,7 +73,9 @@ fn tolls(counted: &[Counted]) -> Vec<Toll> {
 }
 
 fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remains) -> Ran {
-    let Remains { finished, queues, narratives, interrupted_at, violations, cloudwatch, capture } = remains;
+    let Remains { finished, queues, narratives, interrupted_at, violations, cloudwatch, capture, samples } =
+        remains;
+    let mut samples = samples.into_iter();
     let span = scenario.fault_span();
     let services: Vec<ServiceResult> = scenario
         .services
@@ -120,6 +122,7 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
                 held: every(&figures.held),
                 retries: figures.retries.clone(),
                 exceptions: exceptions(figures),
+                samples: samples.next().unwrap_or_default(),
             }
         })
         .collect();

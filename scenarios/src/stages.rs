@@ -1,9 +1,11 @@
 //! Where each proxy call spent its time: looked at from beside a run, and never part of it.
 //!
-//! Place on the map: `world` tells the [`StageBook`] of [`Options`](crate::world::Options), if there is one, what KMS's events
-//! and the proxies' audit events say; [`budget`](crate::budget) reads it afterwards. Nothing of it enters an event line, so a
-//! run's digest is the same with it and without.
+//! Place on the map: `world` tells a [`StageBook`] what KMS's events and the proxies' audit events say, if somebody wants to
+//! know: [`budget`](crate::budget) reads that of [`Options`](crate::world::Options) afterwards, and
+//! [`samples`](crate::samples) asks for the latest call as it ends. Nothing of it enters an event line, so a run's digest is
+//! the same with it and without.
 
+use crate::clock::Clock;
 use crate::processor::Processor;
 use crate::trace::{Event, Recorder, XksEvent, XksOutcome};
 use std::collections::BTreeMap;
@@ -24,22 +26,25 @@ pub struct Parts {
     pub connect: Duration,
     /// Until there is TLS on it, the proxy's work for it included.
     pub tls: Duration,
-    /// The request's way there and the answer's way back.
-    pub network: Duration,
+    /// The request's way to the proxy.
+    pub there: Duration,
     /// At the proxy, until a processor has had the time for the request.
     pub processor: Duration,
     /// In the proxy's own stations: signature, parsing, authorisation.
     pub proxy: Duration,
     /// HSM calls, queueing and the way there included.
     pub hsm: Duration,
+    /// The answer's way back.
+    pub back: Duration,
     /// From when the request could be sent, if no answer came in time or at all.
     pub unanswered: Duration,
 }
 
 impl Parts {
-    /// All of them, in order.
+    /// All of them, in order, with the network's two ways as one.
     pub fn all(&self) -> [Duration; 7] {
-        [self.connect, self.tls, self.network, self.processor, self.proxy, self.hsm, self.unanswered]
+        let Self { connect, tls, there, processor, proxy, hsm, back, unanswered } = *self;
+        [connect, tls, there + back, processor, proxy, hsm, unanswered]
     }
 }
 
@@ -54,16 +59,28 @@ pub struct Call {
     pub parts: Parts,
 }
 
-/// What a run's proxy calls were made of.
+/// What a run's proxy calls were made of. The default keeps every call.
 #[derive(Debug, Default)]
 pub struct StageBook {
     inner: Mutex<Inner>,
+    latest_only: bool,
+}
+
+/// What a proxy said of one request.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    stations: Stations,
+    /// Until a core had had the time for it.
+    processor: Duration,
+    /// When it was ready, in simulated time since the start of the run.
+    at: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     /// What proxies have answered, by `kmsRequestId`.
-    answers: BTreeMap<String, (Stations, Duration)>,
+    answers: BTreeMap<String, Answer>,
+    latest: Parts,
     calls: Vec<Call>,
     not_kept: u64,
     /// The figures of the run are closed, and so is the book.
@@ -71,6 +88,16 @@ struct Inner {
 }
 
 impl StageBook {
+    /// One that knows the latest call and forgets it at the next.
+    pub fn latest_only() -> Self {
+        Self { latest_only: true, ..Self::default() }
+    }
+
+    /// The parts of the call that has ended last.
+    pub fn latest(&self) -> Parts {
+        self.inner().latest
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,9 +113,9 @@ impl StageBook {
         self.inner().closed = true;
     }
 
-    fn answered(&self, request_id: &str, stations: Stations, processor: Duration) {
+    fn answered(&self, request_id: &str, answer: Answer) {
         let mut inner = self.inner();
-        inner.answers.insert(request_id.to_owned(), (stations, processor));
+        inner.answers.insert(request_id.to_owned(), answer);
         if inner.answers.len() > ANSWERS_MAX {
             inner.answers.pop_first();
         }
@@ -97,41 +124,37 @@ impl StageBook {
     fn called(&self, event: &XksEvent) {
         let mut inner = self.inner();
         let answer = inner.answers.remove(&event.stages.kms_request_id);
-        if inner.closed {
+        inner.latest = parts(event, answer);
+        if self.latest_only || inner.closed {
             return;
         }
         if inner.calls.len() >= CALLS_MAX {
             inner.not_kept += 1;
             return;
         }
-        let call = Call { at: event.at, took: event.took, parts: parts(event, answer) };
+        let call = Call { at: event.at, took: event.took, parts: inner.latest };
         inner.calls.push(call);
     }
 }
 
 /// What is left of the whole when everything known is taken away is the network, or the waiting in vain.
-fn parts(event: &XksEvent, answer: Option<(Stations, Duration)>) -> Parts {
+fn parts(event: &XksEvent, answer: Option<Answer>) -> Parts {
     let connect = event.stages.connecting.min(event.took);
     let tls = event.stages.securing.min(event.took - connect);
     let rest = event.took - connect - tls;
     let got = matches!(event.outcome, XksOutcome::Ok | XksOutcome::Error { .. } | XksOutcome::Malformed);
     match answer.filter(|_| got) {
-        Some((stations, processor)) => {
+        Some(Answer { stations, processor, at }) => {
             let hsm = stations.hsm.min(rest);
             let proxy = stations.total.saturating_sub(stations.hsm + stations.read).min(rest - hsm);
             let processor = processor.min(rest - hsm - proxy);
-            Parts {
-                connect,
-                tls,
-                hsm,
-                proxy,
-                processor,
-                network: rest - hsm - proxy - processor,
-                ..Parts::default()
-            }
+            let network = rest - hsm - proxy - processor;
+            let back = (event.at + event.took).saturating_sub(at).min(network);
+            let there = network - back;
+            Parts { connect, tls, there, processor, proxy, hsm, back, unanswered: Duration::ZERO }
         }
         // Refused before anybody knew which request it was: the proxy is quick with that.
-        None if got => Parts { connect, tls, network: rest, ..Parts::default() },
+        None if got => Parts { connect, tls, there: rest / 2, back: rest - rest / 2, ..Parts::default() },
         None => Parts { connect, tls, unanswered: rest, ..Parts::default() },
     }
 }
@@ -158,6 +181,7 @@ impl Recorder for WatchedRecorder {
 /// One proxy's audit events, with the book beside them.
 pub(crate) struct WatchedProxy {
     pub(crate) book: Arc<StageBook>,
+    pub(crate) clock: Clock,
     pub(crate) processor: Option<Arc<Processor>>,
 }
 
@@ -166,6 +190,7 @@ impl Subscriber for WatchedProxy {
         let Some(request_id) = &event.kms_request_id else { return };
         let processor = self.processor.as_ref();
         let waited = processor.and_then(|processor| processor.waited_for_one_begun(event.stations.total));
-        self.book.answered(request_id, event.stations, waited.unwrap_or_default());
+        let (stations, at) = (event.stations, self.clock.now());
+        self.book.answered(request_id, Answer { stations, processor: waited.unwrap_or_default(), at });
     }
 }

@@ -27,7 +27,8 @@ use crate::net::tcp::Network;
 use crate::observer::Observer;
 use crate::processor::Processor;
 use crate::recording::{Finished, Recording, bucket_for, buckets_in};
-use crate::result::QueueResult;
+use crate::result::{QueueResult, SampleRequest};
+use crate::samples::Sampler;
 use crate::scenario::{Scenario, TlsVersion};
 use crate::services::{self, Narrative, ServiceContext, ServiceHandle};
 use crate::simulated_tls::{Serving, SimulatedTls};
@@ -90,6 +91,8 @@ pub struct Options {
     pub interrupted: Arc<AtomicBool>,
     /// Told where each proxy call spends its time, beside the run.
     pub stages: Option<Arc<StageBook>>,
+    /// Look at single requests from near, for the report.
+    pub samples: bool,
     /// Stands between each proxy and its HSM, on the HSM's side of a network; a test plants its defects here.
     pub hsm_wrapper: Option<HsmWrapper>,
     /// Stands between KMS and the load balancer; a test plants its defects on the wire here.
@@ -109,6 +112,7 @@ impl Options {
             progress: None,
             interrupted: Arc::default(),
             stages: None,
+            samples: false,
             hsm_wrapper: None,
             dial_wrapper: None,
             capture: None,
@@ -138,22 +142,25 @@ pub struct Remains {
     pub cloudwatch: CloudWatch,
     /// What came of [`Options::capture`].
     pub capture: Option<CaptureSummary>,
+    /// What came of [`Options::samples`], for each service.
+    pub samples: Vec<Vec<SampleRequest>>,
 }
 
 /// Who is told of a proxy's audit events.
 fn subscriber(
     watch: &Arc<AuditWatch>,
-    options: &Options,
+    book: Option<&Arc<StageBook>>,
+    clock: &Clock,
     processor: Option<&Arc<Processor>>,
 ) -> Arc<dyn Subscriber> {
-    let Some(book) = &options.stages else { return Arc::clone(watch) as Arc<dyn Subscriber> };
+    let Some(book) = book else { return Arc::clone(watch) as Arc<dyn Subscriber> };
     if let Some(processor) = processor {
         processor.watch();
     }
     let (book, processor) = (Arc::clone(book), processor.cloned());
     Arc::new(Several(vec![
         Arc::clone(watch) as Arc<dyn Subscriber>,
-        Arc::new(WatchedProxy { book, processor }),
+        Arc::new(WatchedProxy { book, clock: clock.clone(), processor }),
     ]))
 }
 
@@ -178,6 +185,14 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         .map_err(|error| error.to_string())?,
     );
     recording.show(&options.observers);
+    let latest = || Arc::new(StageBook::latest_only());
+    let book = options.stages.clone().or_else(|| options.samples.then(latest));
+    let sampler = book.as_ref().filter(|_| options.samples).map(|book| {
+        let sampler = Rc::new(RefCell::new(Sampler::new(Arc::clone(book), scenario.services.len())));
+        recording.show(&[Rc::clone(&sampler) as _]);
+        sampler
+    });
+    let samples = || sampler.as_ref().map_or_else(Vec::new, |sampler| sampler.borrow_mut().take());
     let capture = begin_capture(&clock, scenario, options)?;
     let network = match &capture {
         Some(capture) => Network::new(clock.clone()).captured_by(capture.clone()),
@@ -250,7 +265,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 subscriber: Arc::new(Gate {
                     proxy: index,
                     gauges: Arc::clone(&gauges),
-                    behind: subscriber(&watch, options, processor.as_ref()),
+                    behind: subscriber(&watch, book.as_ref(), &clock, processor.as_ref()),
                 }),
                 gauges: Arc::clone(&gauges),
                 tls: tls.as_ref().map(|tls| Arc::clone(&tls.server)),
@@ -315,7 +330,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             dial,
             tls: tls.as_ref().map(|tls| tls.client.clone()),
             clock: Rc::new(|_host: usize, at: Duration| UnixTime(crate::environment::RUN_BEGINS + at)),
-            recorder: match &options.stages {
+            recorder: match &book {
                 None => Rc::clone(&recording) as Rc<dyn Recorder>,
                 Some(book) => Rc::new(WatchedRecorder {
                     inner: Rc::clone(&recording) as Rc<dyn Recorder>,
@@ -403,6 +418,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 violations,
                 cloudwatch,
                 capture,
+                samples: samples(),
             });
         }
     }
@@ -416,7 +432,8 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let finished = recording.finish(scenario.kms.patience());
     let queues = gauges.finish();
     let cloudwatch = kms.cloudwatch();
-    if let Some(book) = &options.stages {
+    let samples = samples();
+    if let Some(book) = &book {
         book.close();
     }
 
@@ -448,7 +465,16 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
 
     let narratives = narratives(&handles, &finished);
     let capture = end_capture(capture, options)?;
-    Ok(Remains { finished, queues, narratives, interrupted_at: None, violations, cloudwatch, capture })
+    Ok(Remains {
+        finished,
+        queues,
+        narratives,
+        interrupted_at: None,
+        violations,
+        cloudwatch,
+        capture,
+        samples,
+    })
 }
 
 fn begin_capture(clock: &Clock, scenario: &Scenario, options: &Options) -> Result<Option<Capture>, String> {

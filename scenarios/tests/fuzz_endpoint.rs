@@ -1,8 +1,9 @@
 //! `xks-sim fuzz` over real sockets: nothing to find in the real proxy core, and every planted defect is found.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test] functions")]
 
-use aes_gcm::aead::{Aead, KeyInit, Payload};
-use aes_gcm::{Aes256Gcm, Nonce};
+#[path = "support/stub_hsm.rs"]
+mod stub_hsm;
+
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -15,22 +16,17 @@ use scenarios::hostile::run::{Amount, Options, run};
 use scenarios::hostile::signing::Credential;
 use scenarios::hostile::summary::Summary;
 use std::path::Path;
-use std::pin::Pin;
 use std::process::{Command, Output};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use stub_hsm::{Mood, StubHsm};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 use xks_proxy::app::{App, KeyStore, Settings};
 use xks_proxy::env::SystemEnv;
 use xks_proxy::events::{AuditEvent, Subscriber};
-use xks_proxy::hsm::{
-    Aad, Answer, DeviceHealth, HealthStatus, Hsm, HsmError, HsmErrorKind, Iv, KeyFacts, KeySpec, Sealed,
-};
-use xks_proxy::key::{KeyName, UriPrefix};
-use xks_proxy::secret::{Plaintext, Secret};
+use xks_proxy::key::UriPrefix;
+use xks_proxy::secret::Secret;
 use xks_proxy::server::{Listen, serve};
 
 const ACCESS_KEY_ID: &str = "BETAWXOPQLAGCMTVZNNA";
@@ -59,72 +55,6 @@ enum Defect {
     ServesUnknownFields,
 }
 
-/// One AES-256 key with the label `example-key`; IVs count up, unless the defect is that they do not.
-struct StubHsm {
-    cipher: Aes256Gcm,
-    next_iv: AtomicU64,
-    constant_iv: bool,
-}
-
-fn known(key: &KeyName) -> Result<(), HsmError> {
-    let known = format!("{key:?}").contains("example-key");
-    if known { Ok(()) } else { Err(HsmError::new(HsmErrorKind::KeyNotFound, "no such key")) }
-}
-
-impl Hsm for StubHsm {
-    fn describe<'a>(&'a self, key: &'a KeyName, _deadline: Instant) -> Answer<'a, KeyFacts> {
-        Box::pin(async move {
-            known(key)?;
-            Ok(KeyFacts { spec: KeySpec::Aes(256), encrypt: true, decrypt: true, enabled: true })
-        })
-    }
-
-    fn encrypt<'a>(
-        &'a self,
-        key: &'a KeyName,
-        aad: &'a Aad,
-        plaintext: &'a Plaintext,
-        _deadline: Instant,
-    ) -> Answer<'a, Sealed> {
-        Box::pin(async move {
-            known(key)?;
-            let number = if self.constant_iv { 0 } else { self.next_iv.fetch_add(1, Ordering::Relaxed) };
-            let mut iv = [0; 12];
-            iv[4..].copy_from_slice(&number.to_be_bytes());
-            let payload = Payload { msg: plaintext.expose(), aad: aad.as_bytes() };
-            let mut ciphertext = self.cipher.encrypt(&Nonce::from(iv), payload).unwrap();
-            let tag = ciphertext.split_off(plaintext.expose().len()).try_into().unwrap();
-            Ok(Sealed { ciphertext, iv: Iv::Twelve(iv), tag })
-        })
-    }
-
-    fn decrypt<'a>(
-        &'a self,
-        key: &'a KeyName,
-        aad: &'a Aad,
-        sealed: &'a Sealed,
-        _deadline: Instant,
-    ) -> Answer<'a, Plaintext> {
-        Box::pin(async move {
-            known(key)?;
-            let whole = [&sealed.ciphertext[..], &sealed.tag].concat();
-            let payload = Payload { msg: &whole, aad: aad.as_bytes() };
-            let rejected = || HsmError::new(HsmErrorKind::CiphertextRejected, "tag");
-            let nonce = Nonce::try_from(sealed.iv.as_bytes()).map_err(|_| rejected())?;
-            Ok(Plaintext::new(self.cipher.decrypt(&nonce, payload).map_err(|_| rejected())?))
-        })
-    }
-
-    fn health<'a>(
-        &'a self,
-        _deadline: Instant,
-    ) -> Pin<Box<dyn Future<Output = Vec<DeviceHealth>> + Send + 'a>> {
-        Box::pin(async {
-            vec![DeviceHealth { id: "stub".into(), model: "stub".into(), status: HealthStatus::Active }]
-        })
-    }
-}
-
 struct Silent;
 
 impl Subscriber for Silent {
@@ -145,11 +75,10 @@ impl Listen for Door {
 async fn start(defect: Defect) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let hsm = StubHsm {
-        cipher: Aes256Gcm::new(&[9; 32].into()),
-        next_iv: AtomicU64::new(1),
-        constant_iv: defect == Defect::ConstantIv,
-    };
+    let hsm = StubHsm::new(|label| label.contains("example-key"));
+    if defect == Defect::ConstantIv {
+        hsm.set_mood(Mood::Repeats);
+    }
     let credential = xks_proxy::sigv4::Credential::new(ACCESS_KEY_ID, Secret::new(SECRET.into())).unwrap();
     let store = KeyStore {
         region: Some("us-east-1".into()),

@@ -20,7 +20,7 @@ pub(crate) fn error(ck_rv: u64, detail: String) -> HsmError {
     HsmError { kind: kind_of(ck_rv), ck_rv: Some(ck_rv), detail }
 }
 
-/// What the proxy makes of a return code (PKCS#11 v3.0, 5.1). `scenarios/tests/hsm_conformance.rs` holds this against
+/// What the proxy makes of a return code (PKCS#11 v3.0, 5.1). `scenarios/tests/hsm/conformance.rs` holds this against
 /// the proxy's own table, which speaks in a PKCS#11 binding's types that have no place here.
 pub fn kind_of(ck_rv: u64) -> HsmErrorKind {
     match ck_rv {

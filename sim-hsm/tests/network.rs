@@ -1,6 +1,6 @@
 //! The emulated HSM over a network: sessions, time-outs, reconnecting, groups, and bytes that should not be.
 //! Time is tokio's, paused, and the network is in memory, so every moment is exact. What latency and loss do to it is
-//! in `scenarios/tests/hsm_link.rs`.
+//! in `scenarios/tests/hsm/link.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 

@@ -95,6 +95,13 @@ pub(crate) fn perform(arguments: &CompareArguments) -> Result<u8, String> {
     clear_progress();
     let (a, b) = sides?;
     let whole = expected == 0 || (a.sweep.complete && b.sweep.complete);
+    let ran = |side: &Side| side.sweep.points.iter().any(|point| !point.runs.is_empty());
+    if !(whole || ran(&a) && ran(&b)) {
+        eprintln!(
+            "xks-sim: interrupted before both sides had a run: there is nothing to compare, and no page is written"
+        );
+        return Ok(exit::INTERRUPTED);
+    }
     let comparison = Comparison::of(&a, &b, command_line(arguments))?;
     let page = arguments.out.join("compare.html");
     write_whole(&arguments.out.join("compare.json"), &comparison.json())?;

@@ -54,17 +54,25 @@ impl KeepArguments {
         self.trace.as_deref() == Some(Path::new("-"))
     }
 
-    /// Opens the files. `emulated`: the HSMs are.
+    /// Before anything is opened. `emulated`: the HSMs are.
     ///
     /// # Errors
-    /// In words: a file that cannot be written, a filter that fits nothing, a run that could not be replayed.
-    pub(crate) fn begin(&self, scenario: &Scenario, emulated: bool) -> Result<Keeping<'_>, String> {
+    /// In words: a run that could not be replayed.
+    pub(crate) fn check(&self, emulated: bool) -> Result<(), String> {
         if self.save.is_some() && !emulated {
             return Err(
                 "--save keeps runs with the emulated HSM, which is what `replay` runs: leave out --hsm"
                     .into(),
             );
         }
+        Ok(())
+    }
+
+    /// Opens the files.
+    ///
+    /// # Errors
+    /// In words: a file that cannot be written, a filter that fits nothing.
+    pub(crate) fn begin(&self, scenario: &Scenario) -> Result<Keeping<'_>, String> {
         let trace = match &self.trace {
             None => None,
             Some(path) => {

@@ -86,6 +86,7 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
             ));
         }
     };
+    arguments.keep.check(hsm.is_none())?;
     let out = arguments.out.clone().unwrap_or_else(|| Path::new("out").join(&scenario.name));
     std::fs::create_dir_all(&out).map_err(|error| {
         format!("cannot make the directory {}: {error}; choose another with --out", out.display())
@@ -99,7 +100,7 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
         None => "emulated HSM".to_owned(),
         Some(request) => format!("PKCS#11 module {}", request.module.display()),
     };
-    let keeping = arguments.keep.begin(&scenario, hsm.is_none())?;
+    let keeping = arguments.keep.begin(&scenario)?;
     let engine = hsm.as_ref().map(real_hsm::open).transpose()?;
     let command = command_line(arguments);
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -108,6 +109,7 @@ pub(crate) fn perform(arguments: &RunArguments) -> Result<u8, String> {
         let mut options = Options::new(arguments.seed);
         options.interrupted = Arc::clone(&interrupted);
         options.keep_lines = arguments.check_determinism;
+        options.samples = first;
         if first {
             options.capture = capture(arguments);
             keeping.watch(&mut options);

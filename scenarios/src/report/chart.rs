@@ -545,7 +545,7 @@ fn climb(path: &mut String, from: usize, run: &[f64]) {
 }
 
 /// One decimal, and none where it is zero.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
 }
@@ -556,7 +556,7 @@ fn fine(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn per_cent(value: f64) -> String {
+pub(super) fn per_cent(value: f64) -> String {
     format!("{:.3}%", if value.is_finite() { value } else { 0.0 })
 }
 
@@ -702,6 +702,7 @@ mod tests {
                 held: Vec::new(),
                 retries: Vec::new(),
                 exceptions: Vec::new(),
+                samples: Vec::new(),
             };
             service.ok.push(ok);
             service.failed.push(failed);

@@ -7,6 +7,7 @@ use super::human::{count, counted, duration, latency, moment, share};
 use super::story::{self, Answer};
 use super::terminal::values;
 use super::topology;
+use super::waterfall::waterfalls;
 use crate::result::{Check, Percentiles, RunResult, ServiceResult};
 use crate::sheet::{Frame, Script};
 use maud::{Markup, html};
@@ -454,8 +455,8 @@ fn strip(result: &RunResult, axis: &Axis, index: usize, service: &ServiceResult)
     }
 }
 
-/// What a service's strip unfolds to: its caches running out, its exceptions by name, its retries. All of it is there for
-/// a reader without the script, and on paper.
+/// What a service's strip unfolds to: its caches running out, its exceptions by name, its retries, single requests from
+/// near. All of it is there for a reader without the script, and on paper.
 fn detail(result: &RunResult, axis: &Axis, index: usize, service: &ServiceResult) -> Markup {
     let id = service_id(index);
     let parts = format!("{id}-parts");
@@ -496,6 +497,7 @@ fn detail(result: &RunResult, axis: &Axis, index: usize, service: &ServiceResult
                     (counts_row(result, axis, &format!("{id}-count-{nth}"), &format!("{}: ", service.title), plot))
                 }
                 (times_on_paper(axis))
+                (waterfalls(service, &id))
             }
         }
     }

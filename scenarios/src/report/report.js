@@ -271,5 +271,5 @@
   window.addEventListener("afterprint", function () { if (before) look(before.from, before.to); before = null; });
   look(0, whole);
   document.getElementById("hint").appendChild(make("span", { "class": "aim" },
-    " Point at a chart to read its values. Drag across it, or turn the wheel with Ctrl, to zoom; drag the time axis to pan. A service's name unfolds its caches and exceptions. With the keyboard: focus the timeline, then arrow keys, + and −."));
+    " Point at a chart to read its values. Drag across it, or turn the wheel with Ctrl, to zoom; drag the time axis to pan. A service's name unfolds its caches, its exceptions and single requests. With the keyboard: focus the timeline, then arrow keys, + and −."));
 })();

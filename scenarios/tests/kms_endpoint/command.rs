@@ -2,10 +2,10 @@
 
 use crate::proxy::{ACCESS_KEY_ID, Proxy, SECRET};
 use crate::site::{Answer, base64, read, really, request};
+use crate::stub_hsm::Mood;
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::Ordering;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -184,7 +184,7 @@ fn one_command_gives_a_key_to_encrypt_with_and_ctrl_c_ends_it() {
             let blob = encrypted.json()["CiphertextBlob"].clone();
             let decrypted = call(&running.address, "Decrypt", json!({ "CiphertextBlob": blob })).await;
             assert_eq!(decrypted.json()["Plaintext"], base64(b"x"));
-            proxy.lies.store(lies, Ordering::Relaxed);
+            proxy.hsm.set_mood(if lies { Mood::Lies } else { Mood::Well });
             call(&running.address, "Decrypt", json!({ "CiphertextBlob": blob })).await;
             call(&running.address, "Decrypt", json!({ "CiphertextBlob": "AAAA" })).await;
 

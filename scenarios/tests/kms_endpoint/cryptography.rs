@@ -1,10 +1,10 @@
 //! Payloads of the caller's own, there and back.
 
 use crate::site::{Site, base64, bytes, really, settings};
+use crate::stub_hsm::Mood;
 use scenarios::kms::settings::KmsSettings;
 use scenarios::kms::violations::X1;
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
 
 const ROW_3: &str = "The external key store proxy rejected the request because the specified ciphertext or encryption context is corrupted, missing, or otherwise invalid.";
 
@@ -174,7 +174,7 @@ fn a_proxy_that_decrypts_to_something_else_is_found_out() {
         let blob = encrypt(&site, &arn, b"x", json!({})).await["CiphertextBlob"].clone();
         let members = json!({ "CiphertextBlob": blob });
         site.ok("Decrypt", members.clone()).await;
-        site.proxy.lies.store(true, Ordering::Relaxed);
+        site.proxy.hsm.set_mood(Mood::Lies);
         let (status, class, message) = site.refused("Decrypt", members).await;
         assert_eq!((status, class.as_str()), (400, "KMSInvalidStateException"), "row 4");
         assert!(message.contains("submitted for decryption"), "{message}");

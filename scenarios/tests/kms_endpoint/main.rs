@@ -9,3 +9,5 @@ mod lifecycle;
 mod limits;
 mod proxy;
 mod site;
+#[path = "../support/stub_hsm.rs"]
+mod stub_hsm;

@@ -1,96 +1,22 @@
 //! The real proxy core on a real socket, over a small HSM of AES-GCM, which can be stopped and started.
 
-use aes_gcm::aead::{Aead, KeyInit, Payload};
-use aes_gcm::{Aes256Gcm, Nonce};
+use crate::stub_hsm::StubHsm;
 use rustls::pki_types::PrivateKeyDer;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 use xks_proxy::app::{App, KeyStore, Settings};
 use xks_proxy::env::SystemEnv;
 use xks_proxy::events::{AuditEvent, Subscriber};
-use xks_proxy::hsm::{
-    Aad, Answer, DeviceHealth, HealthStatus, Hsm, HsmError, HsmErrorKind, Iv, KeyFacts, KeySpec, Sealed,
-};
-use xks_proxy::key::{KeyName, UriPrefix};
-use xks_proxy::secret::{Plaintext, Secret};
+use xks_proxy::hsm::Hsm;
+use xks_proxy::key::UriPrefix;
+use xks_proxy::secret::Secret;
 use xks_proxy::server::{Listen, serve};
 use xks_proxy::tls::ServerTls;
 
 pub(crate) const ACCESS_KEY_ID: &str = "BETAWXOPQLAGCMTVZNNA";
 pub(crate) const SECRET: &str = "PdfLZGqRK4c7GoHFwdjBcGrO0MYWr2pVZg7a0dKAr5k";
 pub(crate) const PREFIXES: [&str; 2] = ["/one", "/two"];
-
-/// One AES-256 key under every label but `no-such-key`; IVs count up.
-struct StubHsm {
-    cipher: Aes256Gcm,
-    next_iv: AtomicU64,
-    /// Decrypts, and changes a bit.
-    lies: Arc<AtomicBool>,
-}
-
-fn known(key: &KeyName) -> Result<(), HsmError> {
-    let unknown = format!("{key:?}").contains("no-such-key");
-    if unknown { Err(HsmError::new(HsmErrorKind::KeyNotFound, "no such key")) } else { Ok(()) }
-}
-
-impl Hsm for StubHsm {
-    fn describe<'a>(&'a self, key: &'a KeyName, _deadline: Instant) -> Answer<'a, KeyFacts> {
-        Box::pin(async move {
-            known(key)?;
-            Ok(KeyFacts { spec: KeySpec::Aes(256), encrypt: true, decrypt: true, enabled: true })
-        })
-    }
-
-    fn encrypt<'a>(
-        &'a self,
-        key: &'a KeyName,
-        aad: &'a Aad,
-        plaintext: &'a Plaintext,
-        _deadline: Instant,
-    ) -> Answer<'a, Sealed> {
-        Box::pin(async move {
-            known(key)?;
-            let mut iv = [0; 12];
-            iv[4..].copy_from_slice(&self.next_iv.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-            let payload = Payload { msg: plaintext.expose(), aad: aad.as_bytes() };
-            let mut ciphertext = self.cipher.encrypt(&Nonce::from(iv), payload).unwrap();
-            let tag = ciphertext.split_off(plaintext.expose().len()).try_into().unwrap();
-            Ok(Sealed { ciphertext, iv: Iv::Twelve(iv), tag })
-        })
-    }
-
-    fn decrypt<'a>(
-        &'a self,
-        key: &'a KeyName,
-        aad: &'a Aad,
-        sealed: &'a Sealed,
-        _deadline: Instant,
-    ) -> Answer<'a, Plaintext> {
-        Box::pin(async move {
-            known(key)?;
-            let whole = [&sealed.ciphertext[..], &sealed.tag].concat();
-            let payload = Payload { msg: &whole, aad: aad.as_bytes() };
-            let rejected = || HsmError::new(HsmErrorKind::CiphertextRejected, "tag");
-            let nonce = Nonce::try_from(sealed.iv.as_bytes()).map_err(|_| rejected())?;
-            let mut plaintext = self.cipher.decrypt(&nonce, payload).map_err(|_| rejected())?;
-            plaintext[20] ^= u8::from(self.lies.load(Ordering::Relaxed));
-            Ok(Plaintext::new(plaintext))
-        })
-    }
-
-    fn health<'a>(
-        &'a self,
-        _deadline: Instant,
-    ) -> Pin<Box<dyn Future<Output = Vec<DeviceHealth>> + Send + 'a>> {
-        Box::pin(async {
-            vec![DeviceHealth { id: "stub".into(), model: "stub".into(), status: HealthStatus::Active }]
-        })
-    }
-}
 
 /// Keeps what the proxy says of each request.
 #[derive(Default)]
@@ -132,8 +58,7 @@ pub(crate) struct Proxy {
     pub(crate) log: Arc<Log>,
     /// What to trust, with TLS.
     pub(crate) authority_pem: Option<String>,
-    /// Makes its HSM lie.
-    pub(crate) lies: Arc<AtomicBool>,
+    pub(crate) hsm: Arc<StubHsm>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -143,19 +68,14 @@ impl Proxy {
     pub(crate) async fn start(tls_name: Option<&str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let lies = Arc::new(AtomicBool::new(false));
-        let hsm: Arc<dyn Hsm> = Arc::new(StubHsm {
-            cipher: Aes256Gcm::new(&[9; 32].into()),
-            next_iv: AtomicU64::new(1),
-            lies: Arc::clone(&lies),
-        });
+        let hsm = Arc::new(StubHsm::new(|label| !label.contains("no-such-key")));
         let stores = PREFIXES.map(|prefix| {
             let secret = Secret::new(SECRET.into());
             let credential = xks_proxy::sigv4::Credential::new(ACCESS_KEY_ID, secret).unwrap();
             let uri_prefix = UriPrefix::parse(prefix).unwrap();
             KeyStore {
                 region: Some("us-east-1".into()),
-                ..KeyStore::new(&prefix[1..], uri_prefix, vec![credential], Arc::clone(&hsm))
+                ..KeyStore::new(&prefix[1..], uri_prefix, vec![credential], Arc::clone(&hsm) as Arc<dyn Hsm>)
             }
         });
         let mut settings = Settings::default();
@@ -167,7 +87,7 @@ impl Proxy {
         let (tls, authority_pem) = tls_name.map(certified).unzip();
         let url = format!("{}://127.0.0.1:{port}", if tls.is_some() { "https" } else { "http" });
         let server = tokio::spawn(serve(Door(listener), Arc::new(app), tls, std::future::pending()));
-        Self { url, log, authority_pem, lies, server }
+        Self { url, log, authority_pem, hsm, server }
     }
 
     /// Nothing listens from now on, and every connection is closed.

@@ -7,4 +7,6 @@ mod real_proxy;
 mod rows;
 mod scripted;
 mod states;
+#[path = "../support/stub_hsm.rs"]
+mod stub_hsm;
 mod support;

@@ -1,11 +1,10 @@
 //! The KMS model against the real proxy core, over in-memory pipes and paused time, with a small HSM of AES-GCM that
 //! can be told to misbehave: whether two independent readings of the spec agree.
 
+use crate::stub_hsm::{Mood, StubHsm};
 use crate::support::{
     ACCESS_KEY_ID, BEGIN_SECS, CALLER, Connect, OTHER_CALLER, Pipes, SECRET, World, simulate, world,
 };
-use aes_gcm::aead::{Aead, KeyInit, Payload};
-use aes_gcm::{Aes256Gcm, Nonce};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use scenarios::kms::client::ClientTls;
 use scenarios::kms::failure::Cause;
@@ -14,9 +13,7 @@ use scenarios::kms::violations::{X1, X5};
 use scenarios::kms::{CiphertextBlob, KmsApi, KmsException, KmsOperation};
 use scenarios::trace::XksOutcome;
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::DuplexStream;
@@ -27,105 +24,14 @@ use xks_proxy::app::{App, KeyStore, Settings};
 use xks_proxy::authorise::{Access, Pattern, Rule};
 use xks_proxy::env::{Env, UnixTime};
 use xks_proxy::events::{AuditEvent, Subscriber};
-use xks_proxy::hsm::{
-    Aad, Answer, DeviceHealth, HealthStatus, Hsm, HsmError, HsmErrorKind, Iv, KeyFacts, KeySpec, Sealed,
-};
-use xks_proxy::key::{KeyName, UriPrefix};
-use xks_proxy::secret::{Plaintext, Secret};
+use xks_proxy::hsm::{Hsm, HsmErrorKind};
+use xks_proxy::key::UriPrefix;
+use xks_proxy::secret::Secret;
 use xks_proxy::server::{Listen, serve};
 use xks_proxy::sigv4::Credential;
 
 const OTHER_ACCESS_KEY_ID: &str = "BETAWXOPQLAGCMTVZZZZ";
 const OTHER_SECRET: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
-    Well,
-    Fails(HsmErrorKind),
-    /// Never answers, deadline or not.
-    Hangs,
-    /// Decrypts and changes a bit.
-    Lies,
-}
-
-/// One AES-256 key under every label; IVs count up.
-struct StubHsm {
-    cipher: Aes256Gcm,
-    next_iv: AtomicU64,
-    mood: Mutex<Mood>,
-}
-
-impl StubHsm {
-    async fn mood(&self) -> Result<Mood, HsmError> {
-        let mood = *self.mood.lock().unwrap();
-        match mood {
-            Mood::Fails(kind) => Err(HsmError::new(kind, "told to fail")),
-            Mood::Hangs => std::future::pending().await,
-            other => Ok(other),
-        }
-    }
-}
-
-impl Hsm for StubHsm {
-    fn describe<'a>(&'a self, _key: &'a KeyName, _deadline: Instant) -> Answer<'a, KeyFacts> {
-        Box::pin(async {
-            self.mood().await?;
-            Ok(KeyFacts { spec: KeySpec::Aes(256), encrypt: true, decrypt: true, enabled: true })
-        })
-    }
-
-    fn encrypt<'a>(
-        &'a self,
-        _key: &'a KeyName,
-        aad: &'a Aad,
-        plaintext: &'a Plaintext,
-        _deadline: Instant,
-    ) -> Answer<'a, Sealed> {
-        Box::pin(async {
-            self.mood().await?;
-            let mut iv = [0; 12];
-            iv[4..].copy_from_slice(&self.next_iv.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-            let payload = Payload { msg: plaintext.expose(), aad: aad.as_bytes() };
-            let mut ciphertext = self.cipher.encrypt(&Nonce::from(iv), payload).unwrap();
-            let tag = ciphertext.split_off(plaintext.expose().len()).try_into().unwrap();
-            Ok(Sealed { ciphertext, iv: Iv::Twelve(iv), tag })
-        })
-    }
-
-    fn decrypt<'a>(
-        &'a self,
-        _key: &'a KeyName,
-        aad: &'a Aad,
-        sealed: &'a Sealed,
-        _deadline: Instant,
-    ) -> Answer<'a, Plaintext> {
-        Box::pin(async {
-            let mood = self.mood().await?;
-            let whole = [&sealed.ciphertext[..], &sealed.tag].concat();
-            let payload = Payload { msg: &whole, aad: aad.as_bytes() };
-            let nonce = Nonce::try_from(sealed.iv.as_bytes()).unwrap();
-            let rejected = |_| HsmError::new(HsmErrorKind::CiphertextRejected, "tag");
-            let mut plaintext = self.cipher.decrypt(&nonce, payload).map_err(rejected)?;
-            if mood == Mood::Lies {
-                plaintext[20] ^= 1;
-            }
-            Ok(Plaintext::new(plaintext))
-        })
-    }
-
-    fn health<'a>(
-        &'a self,
-        _deadline: Instant,
-    ) -> Pin<Box<dyn Future<Output = Vec<DeviceHealth>> + Send + 'a>> {
-        Box::pin(async {
-            let status = match self.mood().await {
-                Ok(_) => HealthStatus::Active,
-                Err(_) => HealthStatus::Unavailable,
-            };
-            vec![DeviceHealth { id: "stub".into(), model: "stub".into(), status }]
-        })
-    }
-}
 
 /// The proxy's wall clock is right.
 struct TestEnv(Instant);
@@ -175,11 +81,7 @@ struct Site {
 
 impl Site {
     fn new(settings: KmsSettings, with_tls: bool) -> Self {
-        let hsm = Arc::new(StubHsm {
-            cipher: Aes256Gcm::new(&[9; 32].into()),
-            next_iv: AtomicU64::new(0),
-            mood: Mutex::new(Mood::Well),
-        });
+        let hsm = Arc::new(StubHsm::new(|_| true));
         let log = Arc::new(Log::default());
         let env: Arc<dyn Env> = Arc::new(TestEnv(Instant::now()));
         let subscriber = Arc::clone(&log) as Arc<dyn Subscriber>;
@@ -224,7 +126,7 @@ impl Site {
     }
 
     fn mood(&self, mood: Mood) {
-        *self.hsm.mood.lock().unwrap() = mood;
+        self.hsm.set_mood(mood);
     }
 
     /// Row, class and milliseconds of a GenerateDataKey that fails.
