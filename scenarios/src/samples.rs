@@ -365,6 +365,27 @@ mod tests {
     }
 
     #[test]
+    fn between_two_tries_the_sdk_waits_and_between_other_calls_nobody_does() {
+        let ms = Duration::from_millis;
+        let failure = || Some(crate::kms::failure::Cause::TimedOut.failure(false));
+        let call = |at, failed: bool| KmsEvent {
+            service: 0,
+            operation: KmsOperation::Decrypt,
+            at,
+            took: ms(10),
+            failure: failed.then(failure).flatten(),
+        };
+        let mut way = Way::default();
+        way.kms_call(&call(ms(5), true));
+        way.kms_call(&call(ms(40), false));
+        way.kms_call(&call(ms(70), false));
+        let told: Vec<_> = way.spans.iter().map(|it| (it.station, it.from, it.took)).collect();
+        let kms = |from| (Station::Kms, ms(from), ms(10));
+        assert_eq!(told, [kms(5), (Station::Wait, ms(15), ms(25)), kms(40), kms(70)]);
+        assert_eq!(way.spans[0].ended, "KMSInvalidStateException");
+    }
+
+    #[test]
     fn the_sample_is_the_median_of_the_first_and_the_slowest_is_named_once() {
         let sampler = || Sampler::new(Arc::new(StageBook::latest_only()), 1);
         let kms =

@@ -10,6 +10,7 @@ use crate::statistics::interval::{Interval, mean_of_runs};
 use crate::sweep::Sweep;
 use crate::sweep::figures::Figures;
 use crate::sweep::point::Point;
+use crate::sweep::words::counted;
 use serde::{Deserialize, Serialize};
 
 /// One of the two.
@@ -350,7 +351,11 @@ fn compare_point(a: &Point, b: &Point, every_figure: bool, left_out: &mut Vec<St
         if in_pairs { pairs.into_iter().unzip() } else { (a.runs.iter().collect(), b.runs.iter().collect()) };
     let alone = a.runs.len() + b.runs.len() - first.len() - second.len();
     if alone > 0 {
-        left_out.push(format!("{}: {alone} run(s) whose seed only one side has", label(&a.values)));
+        left_out.push(format!(
+            "{}: {} whose seed only one side has",
+            label(&a.values),
+            counted(alone, "run", "runs")
+        ));
     }
     let measures = match (first.first(), second.first()) {
         (Some(first), Some(second)) if every_figure => {
@@ -468,7 +473,7 @@ mod tests {
         let comparison = Comparison::of(&a, &b, String::new()).unwrap();
         assert_eq!(comparison.points[0].runs, [2, 2]);
         assert_eq!(comparison.points[0].rows[0].a_runs, [0.002, 0.003]);
-        assert_eq!(comparison.left_out, ["the scenario as it is: 2 run(s) whose seed only one side has"]);
+        assert_eq!(comparison.left_out, ["the scenario as it is: 2 runs whose seed only one side has"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::question::{Configuration, Question};
 use super::{page, screen};
 use crate::report::Style;
 use crate::sweep::point::Point;
+use crate::sweep::words::counted;
 use serde::{Deserialize, Serialize};
 
 /// A finished or interrupted search. Equal questions give equal answers, whatever the machine and its load.
@@ -64,8 +65,9 @@ impl Sizing {
                 scenario.hsm.service_ms, scenario.hsm.parallel_max
             ));
             world.push(format!(
-                "{} s of it, {} HSM(s) down in the middle half, each proxy failing over between all HSMs",
-                question.duration_s, question.down
+                "{} s of it, {} down in the middle half, each proxy failing over between all HSMs",
+                question.duration_s,
+                counted(question.down, "HSM", "HSMs")
             ));
             world
         });
@@ -108,10 +110,6 @@ impl Sizing {
     /// The answer in a sentence.
     pub(super) fn answer(&self) -> String {
         let named = |it: Configuration| {
-            let counted = |number: usize, one: &str, many: &str| match number {
-                1 => format!("1 {one}"),
-                number => format!("{number} {many}"),
-            };
             format!(
                 "{} and {}, with {} for each HSM",
                 counted(it.hsms, "HSM", "HSMs"),
@@ -143,13 +141,14 @@ impl Sizing {
                 reasons.push(format!("with {what} {}", found.why.join(", ")));
             }
         };
-        tried(format!("{} HSM(s)", hsms - 1), &|it| it.hsms + 1 == hsms);
-        tried(format!("{} proxies", proxies - 1), &|it| it.hsms == hsms && it.proxies + 1 == proxies);
-        tried(format!("{} session(s)", sessions - 1), &|it| {
+        tried(counted(hsms - 1, "HSM", "HSMs"), &|it| it.hsms + 1 == hsms);
+        tried(counted(proxies - 1, "proxy", "proxies"), &|it| it.hsms == hsms && it.proxies + 1 == proxies);
+        tried(counted(sessions - 1, "session", "sessions"), &|it| {
             it.hsms == hsms && it.proxies == proxies && it.sessions + 1 == sessions
         });
         if hsms == self.down + 1 && self.down > 0 {
-            reasons.push(format!("with {} HSM(s) none is left when {} are down", hsms - 1, self.down));
+            let fewer = counted(hsms - 1, "HSM", "HSMs");
+            reasons.push(format!("with {fewer} none is left when {} of them fail", self.down));
         }
         if proxies == 1 {
             reasons.push("one proxy bears the load, but nothing stands in for it: take two".to_owned());

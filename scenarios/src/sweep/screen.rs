@@ -2,7 +2,7 @@
 
 use super::Sweep;
 use super::point::Point;
-use super::words::{clean, percent};
+use super::words::{clean, counted, percent};
 use crate::report::Style;
 use crate::statistics::interval::Interval;
 use std::fmt::Write;
@@ -18,7 +18,7 @@ pub(super) fn terminal(sweep: &Sweep, style: Style) -> String {
         1 => "one run each, so nothing is known of chance".to_owned(),
         seeds => format!("{seeds} runs each; in brackets where the truth lies with 95 % confidence"),
     };
-    let _ = writeln!(text, "{} point(s), {seeds}\n", sweep.points.len());
+    let _ = writeln!(text, "{}, {seeds}\n", counted(sweep.points.len(), "point", "points"));
     match sweep.axes.as_slice() {
         [first, second] => {
             let name = format!("{} across, {} down", first.key, second.key);

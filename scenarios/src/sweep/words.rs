@@ -33,6 +33,14 @@ pub(crate) fn capitalised(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
+/// So many of something: `1 HSM`, `2 HSMs`.
+pub(crate) fn counted(number: usize, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {many}"),
+    }
+}
+
 /// A place along an axis, as CSS has it.
 pub(crate) fn per_cent(value: f64) -> String {
     format!("{value:.2}%")

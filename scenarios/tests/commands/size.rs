@@ -51,6 +51,19 @@ fn the_smallest_that_holds_is_found_with_what_less_would_do() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Enough for what is left is too little for what is there: each HSM that may fail is one more.
+#[test]
+fn an_hsm_that_may_be_down_is_one_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let hsms = |down: &str| {
+        let most = ["--hsms-max", "4", "--proxies-max", "1", "--sessions-max", "4", "--down", down];
+        let output = xks_sim(directory.path(), &[&LOAD[..], &most].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        sizing(directory.path())["smallest"]["hsms"].as_u64().unwrap()
+    };
+    assert_eq!(hsms("1"), hsms("0") + 1);
+}
+
 #[test]
 fn what_is_too_little_at_its_most_is_said_to_be() {
     let directory = tempfile::tempdir().unwrap();
