@@ -268,6 +268,7 @@ impl Fault {
                         format!("{who} answering {name} to {} % of calls", rate * 100.0)
                     }
                     HsmFault::Hang => format!("{who} hanging"),
+                    HsmFault::Sessions { sessions_max: 1 } => format!("{who} with 1 session left"),
                     HsmFault::Sessions { sessions_max } => format!("{who} with {sessions_max} sessions left"),
                     HsmFault::BitFlips { rate } => {
                         format!("{who} flipping a bit in {} % of encryptions", rate * 100.0)

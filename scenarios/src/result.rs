@@ -181,7 +181,7 @@ pub struct Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Station {
-    /// Between two tries: the SDK waits.
+    /// After a KMS call that failed and before the next: the SDK, or the caller's own software, waits.
     Wait,
     /// In KMS.
     Kms,

@@ -76,7 +76,7 @@ impl Way {
         }
     }
 
-    /// A proxy call; the KMS call that makes it ends later.
+    /// A proxy call; the KMS call that makes it ends later. A connection that took two tries is told as one.
     fn proxy_call(&mut self, event: &XksEvent, parts: Parts) {
         let mut from = event.at;
         let stations = [
@@ -118,7 +118,7 @@ impl Way {
         let waited = self.failed_at.and_then(|failed_at| event.at.checked_sub(failed_at));
         let wait = waited.filter(|waited| !waited.is_zero()).map(|waited| Stretch {
             station: Station::Wait,
-            what: "SDK waits before it tries again",
+            what: "wait before the next try",
             from: event.at.saturating_sub(waited),
             took: waited,
             ended: String::new(),
@@ -307,14 +307,13 @@ mod tests {
 
     #[test]
     fn a_failed_request_shows_each_attempt_and_what_became_of_it() {
-        let text = format!("{WORLD}[[fault]]\nkind = \"partition\"\nfrom_s = 5\nto_s = 15\n");
+        // The caller's own software tries three times in all.
+        let text =
+            format!("{WORLD}caller_attempts = 3\n[[fault]]\nkind = \"partition\"\nfrom_s = 5\nto_s = 15\n");
         let failed = sample(&ran(&text, true), SampleKind::Failed);
         assert_whole(&failed);
         let calls: Vec<&Span> = failed.spans.iter().filter(|span| span.station == Station::Kms).collect();
-        assert!(
-            !calls.is_empty() && calls.iter().all(|call| call.ended.ends_with("Exception")),
-            "{failed:?}"
-        );
+        assert!(calls.len() >= 3 && calls.iter().all(|call| call.ended.ends_with("Exception")), "{failed:?}");
         let waits = failed.spans.iter().filter(|span| span.station == Station::Wait).count();
         assert_eq!(waits, calls.len() - 1, "{failed:?}");
         let last = failed.spans.last().unwrap();
@@ -322,7 +321,7 @@ mod tests {
             matches!(last.station, Station::Unanswered | Station::Connect) && !last.ended.is_empty(),
             "{failed:?}"
         );
-        assert!(failed.at_ms >= 4_500.0 && failed.outcome != "served", "{failed:?}");
+        assert!(failed.at_ms >= 2_000.0 && failed.outcome != "served", "{failed:?}");
     }
 
     #[test]
@@ -365,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn between_two_tries_the_sdk_waits_and_between_other_calls_nobody_does() {
+    fn after_a_failed_call_there_is_a_wait_and_between_others_there_is_none() {
         let ms = Duration::from_millis;
         let failure = || Some(crate::kms::failure::Cause::TimedOut.failure(false));
         let call = |at, failed: bool| KmsEvent {

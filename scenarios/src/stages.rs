@@ -16,8 +16,9 @@ use xks_proxy::events::{AuditEvent, Stations, Subscriber};
 
 /// Calls that are kept, at the most; what comes after is only counted.
 pub const CALLS_MAX: usize = 2_000_000;
-/// Answers of proxies that no call has asked for yet, at the most: KMS has given those up.
-const ANSWERS_MAX: usize = 100_000;
+/// Answers of proxies that no call has asked for, at the most: KMS has given those up. Of twice as many the older half is
+/// forgotten.
+const ANSWERS_MAX: usize = 50_000;
 
 /// The parts of a call, in the order in which they pass; together they are the whole of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,8 +79,9 @@ struct Answer {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// What proxies have answered, by `kmsRequestId`.
+    /// What proxies have answered, by `kmsRequestId`, and what they had answered before those.
     answers: BTreeMap<String, Answer>,
+    older: BTreeMap<String, Answer>,
     latest: Parts,
     calls: Vec<Call>,
     not_kept: u64,
@@ -117,13 +119,14 @@ impl StageBook {
         let mut inner = self.inner();
         inner.answers.insert(request_id.to_owned(), answer);
         if inner.answers.len() > ANSWERS_MAX {
-            inner.answers.pop_first();
+            inner.older = std::mem::take(&mut inner.answers);
         }
     }
 
     fn called(&self, event: &XksEvent) {
         let mut inner = self.inner();
-        let answer = inner.answers.remove(&event.stages.kms_request_id);
+        let id = &event.stages.kms_request_id;
+        let answer = inner.answers.remove(id).or_else(|| inner.older.remove(id));
         inner.latest = parts(event, answer);
         if self.latest_only || inner.closed {
             return;
@@ -192,5 +195,44 @@ impl Subscriber for WatchedProxy {
         let waited = processor.and_then(|processor| processor.waited_for_one_begun(event.stations.total));
         let (stations, at) = (event.stations, self.clock.now());
         self.book.answered(request_id, Answer { stations, processor: waited.unwrap_or_default(), at });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::XksStages;
+
+    /// The smallest ids were forgotten first and not the oldest, and ids are random: after an hour of answers that nobody asked
+    /// for, a fresh one was gone before its call had read it.
+    #[test]
+    fn answers_that_nobody_asks_for_push_out_none_that_somebody_will() {
+        let book = StageBook::latest_only();
+        let ms = Duration::from_millis;
+        let answer = Answer {
+            stations: Stations { hsm: ms(3), total: ms(3), ..Stations::default() },
+            processor: ms(1),
+            at: ms(6),
+        };
+        let asked = |id: &str| {
+            let stages = XksStages { kms_request_id: id.to_owned(), ..XksStages::default() };
+            book.called(&XksEvent {
+                kms_host: 0,
+                at: Duration::ZERO,
+                took: ms(8),
+                fresh_connection: false,
+                outcome: XksOutcome::Ok,
+                stages,
+            });
+            book.latest()
+        };
+        (0..5 * ANSWERS_MAX).for_each(|number| book.answered(&format!("z-{number}"), answer));
+        book.answered("a", answer);
+        let parts = Parts { there: ms(2), processor: ms(1), hsm: ms(3), back: ms(2), ..Parts::default() };
+        assert_eq!(asked("a"), parts);
+        // The old ones are gone, and no more than the limit is kept.
+        assert_eq!(asked("z-0"), Parts { there: ms(4), back: ms(4), ..Parts::default() });
+        let inner = book.inner();
+        assert!(inner.answers.len() + inner.older.len() <= 2 * ANSWERS_MAX + 1);
     }
 }

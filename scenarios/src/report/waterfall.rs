@@ -23,8 +23,9 @@ pub(super) fn waterfalls(service: &ServiceResult, id: &str) -> Markup {
 fn waterfall(service: &ServiceResult, sample: &SampleRequest, id: &str) -> Markup {
     let failed = sample.outcome != "served";
     html! {
-        table.waterfall id=(id) aria-label=(format!("{}: {}", service.title, heading(sample))) {
-            caption {
+        table.waterfall id=(id) aria-labelledby=(format!("{id}-caption")) {
+            caption id=(format!("{id}-caption")) {
+                span.unseen { (service.title) ": " }
                 strong { (heading(sample)) }
                 " " (which(sample)) ". It came in at " (moment_of(sample.at_ms)) "."
             }
@@ -43,6 +44,7 @@ fn waterfall(service: &ServiceResult, sample: &SampleRequest, id: &str) -> Marku
                 @for span in &sample.spans {
                     tr {
                         th.(level(span.station)) scope="row" {
+                            @if level(span.station) == "in-2" { span.unseen { "part of it: " } }
                             (name(span))
                             @if !span.ended.is_empty() { span.message.bad { (span.ended) } }
                         }
@@ -52,7 +54,7 @@ fn waterfall(service: &ServiceResult, sample: &SampleRequest, id: &str) -> Marku
                 }
             }
             @if sample.spans_more > 0 {
-                tfoot { tr { td colspan="3" { "and " (counted(sample.spans_more, "more stretch")) } } }
+                tfoot { tr { td colspan="3" { "and " (counted(sample.spans_more, "further span")) } } }
             }
         }
     }

@@ -49,6 +49,7 @@ pub(crate) fn interrupted(directory: &Path, arguments: &[&str], announced: Optio
         }
         None => {
             while !heeds_ctrl_c(running.id()) {
+                assert!(running.try_wait().unwrap().is_none(), "it ended before it heeded Ctrl-C");
                 std::thread::yield_now();
             }
         }

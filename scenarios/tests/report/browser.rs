@@ -181,8 +181,9 @@ fn a_service_unfolds_to_its_caches_its_exceptions_and_single_requests() {
         "from a cached key",
         "KMSInvalidStateException",
         "A request that failed (the median of the first 101 such)",
-        "SDK waits before it tries again",
+        "wait before the next try",
         "HSM, its queue and the way to it",
+        "and 5 further spans",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -373,11 +373,11 @@ fn samples(life: &Life, from_ms: u64) -> Vec<SampleRequest> {
             span(Station::Connect, "new TCP connection", 0.0, 5.1, ""),
             span(Station::Tls, "TLS handshake", 5.1, 5.7, ""),
             span(Station::Unanswered, "no answer", 10.8, 239.2, "no answer in time"),
-            span(Station::Wait, "SDK waits before it tries again", 250.0, 34.0, ""),
+            span(Station::Wait, "wait before the next try", 250.0, 34.0, ""),
             span(Station::Kms, "Decrypt", 284.0, 250.0, INVALID_STATE),
             span(Station::Unanswered, "no answer", 284.0, 250.0, "no answer in time"),
         ],
-        spans_more: 0,
+        spans_more: 5,
     };
     vec![served, failed]
 }
