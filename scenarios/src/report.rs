@@ -2,9 +2,10 @@
 //! server, a program.
 //!
 //! Place on the map: the last station; it takes a [`RunResult`] and returns text. It reads nothing and writes nothing.
-//! `story` words the facts, `human` the numbers, `chart`, `topology` and `waterfall` draw; `terminal`, `html`, `markdown`, `csv` and `junit` lay out.
+//! `story` words the facts, `human` the numbers, `counts` what happened how often, `chart`, `topology` and `waterfall` draw; `terminal`, `html`, `markdown`, `csv` and `junit` lay out.
 
 mod chart;
+mod counts;
 mod csv;
 mod html;
 mod human;

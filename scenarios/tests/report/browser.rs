@@ -312,6 +312,16 @@ fn cut_on_paper(browser: &mut Browser) -> String {
     )
 }
 
+/// Leaves the browser on paper: A4 within its margins.
+fn assert_whole_on_paper(browser: &mut Browser, name: &str) {
+    browser.size(688, 1000);
+    browser.media("print", "dark");
+    assert_eq!(lost_on_paper(browser), "", "{name}");
+    assert_eq!(cut_on_paper(browser), "", "{name}: paper does not scroll");
+    let ink = browser.text("getComputedStyle(document.body).backgroundColor");
+    assert_eq!(ink, "rgb(255, 255, 255)", "{name}: paper is white, whatever the screen prefers");
+}
+
 #[test]
 fn paper_loses_nothing() {
     let mut browser = Browser::start();
@@ -323,13 +333,7 @@ fn paper_loses_nothing() {
         if name == "sample" {
             assert_eq!(view(&mut browser), (0.0, 600.0));
         }
-        // A4 within its margins.
-        browser.size(688, 1000);
-        browser.media("print", "dark");
-        assert_eq!(lost_on_paper(&mut browser), "", "{name}");
-        assert_eq!(cut_on_paper(&mut browser), "", "{name}: paper does not scroll");
-        let ink = browser.text("getComputedStyle(document.body).backgroundColor");
-        assert_eq!(ink, "rgb(255, 255, 255)", "{name}: paper is white, whatever the screen prefers");
+        assert_whole_on_paper(&mut browser, name);
         if name == "sample" {
             browser.picture(&scratch().join("report-paper.png"));
         }
@@ -455,13 +459,7 @@ fn nobody_is_kept_out_of_the_other_pages_on_a_desk_a_phone_and_paper() {
         browser.size(400, 900);
         browser.rest();
         assert!(browser.number("document.documentElement.scrollWidth") <= 400.0, "{name}");
-        // A4 within its margins.
-        browser.size(688, 1000);
-        browser.media("print", "dark");
-        assert_eq!(lost_on_paper(&mut browser), "", "{name}");
-        assert_eq!(cut_on_paper(&mut browser), "", "{name}: paper does not scroll");
-        let ink = browser.text("getComputedStyle(document.body).backgroundColor");
-        assert_eq!(ink, "rgb(255, 255, 255)", "{name}: paper is white, whatever the screen prefers");
+        assert_whole_on_paper(&mut browser, name);
         browser.picture(&scratch().join(format!("{name}-paper.png")));
         browser.media("screen", "light");
         browser.size(1280, 900);
