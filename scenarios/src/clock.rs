@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,6 +22,38 @@ use tokio::time::Instant;
 pub struct Clock {
     shared: Arc<Mutex<Shared>>,
     start: Instant,
+    known: Arc<Known>,
+}
+
+/// The time as it was last read, until it may have moved. tokio's paused clock costs a look at a thread's local and a
+/// lock for each reading, and a simulated call takes a hundred; but it only moves where [`Clock::drive`] advances it and
+/// where the runtime parks.
+struct Known(AtomicU64);
+
+impl Known {
+    /// No reading.
+    const NONE: u64 = u64::MAX;
+
+    fn forget(&self) {
+        // One thread reads and writes; it is atomic only because a clock must be `Send`.
+        self.0.store(Self::NONE, Ordering::Relaxed);
+    }
+
+    fn get_or(&self, read: impl Fn() -> Duration) -> Duration {
+        let nanos = self.0.load(Ordering::Relaxed);
+        if nanos != Self::NONE {
+            let now = Duration::from_nanos(nanos);
+            // What is dropped with the runtime reads the clock where tokio has none any more.
+            debug_assert!(
+                tokio::runtime::Handle::try_current().is_err() || now == read(),
+                "tokio's clock moved where nobody looked"
+            );
+            return now;
+        }
+        let now = read();
+        self.0.store(u64::try_from(now.as_nanos()).unwrap_or(Self::NONE), Ordering::Relaxed);
+        now
+    }
 }
 
 struct Shared {
@@ -95,6 +128,8 @@ where
         ended: false,
     }));
     let parked = Arc::clone(&shared);
+    let known = Arc::new(Known(AtomicU64::new(Known::NONE)));
+    let unparked = Arc::clone(&known);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -106,10 +141,11 @@ where
                 waker.wake();
             }
         })
+        .on_thread_unpark(move || unparked.forget())
         .build()?;
     let local = tokio::task::LocalSet::new();
     let outcome = local.block_on(&runtime, async move {
-        let clock = Clock { shared, start: Instant::now() };
+        let clock = Clock { shared, start: Instant::now(), known };
         let driver = tokio::task::spawn_local(clock.clone().drive());
         let outcome = main(clock.clone()).await;
         driver.abort();
@@ -127,7 +163,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 impl Clock {
     /// Simulated time since the start of the run.
     pub fn now(&self) -> Duration {
-        Instant::now().duration_since(self.start)
+        self.known.get_or(|| Instant::now().duration_since(self.start))
     }
 
     /// Waits until the given simulated time, exact to the nanosecond.
@@ -220,6 +256,7 @@ impl Clock {
         self.rest().await;
         let target = self.next_entry().map_or(until, |first| first.min(until));
         if let Some(rest) = target.checked_sub(self.now()) {
+            self.known.forget();
             tokio::time::advance(rest).await;
         }
     }
