@@ -54,7 +54,7 @@ mod words;
 
 pub use cloudwatch_logs::CloudwatchLogs;
 pub use dead_letters::DeadLetterQueue;
-pub use desk::{Aftermath, Counted, DAMAGE_MAX, Damage, ShownAs, TOO_MANY_WAITING};
+pub use desk::{Aftermath, Counted, DAMAGE_MAX, Damage, Happened, ShownAs, TOO_MANY_WAITING};
 pub use dynamodb::DynamoDb;
 pub use ebs::Ebs;
 pub use ec2_launch::Ec2Launch;

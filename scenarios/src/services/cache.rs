@@ -24,6 +24,7 @@ enum Entry {
     Failed {
         until: Duration,
         failure: KmsFailure,
+        visible: &'static Visible,
     },
 }
 
@@ -31,7 +32,7 @@ enum Entry {
 #[derive(Default)]
 struct Refresh {
     ended: Notify,
-    failure: RefCell<Option<KmsFailure>>,
+    failure: RefCell<Option<(KmsFailure, &'static Visible)>>,
 }
 
 /// Which failures of a refresh leave the expired key in use.
@@ -95,7 +96,7 @@ enum Found {
     /// Held, and this request is to refresh it before its time.
     HeldTryRefresh,
     Refreshing(Rc<Refresh>),
-    Failed(KmsFailure),
+    Failed(KmsFailure, &'static Visible),
     Expired,
     Missing,
 }
@@ -164,7 +165,9 @@ impl<K: Ord + Copy> KeyCache<K> {
         match self.entries.borrow_mut().get_mut(&key) {
             None => Found::Missing,
             Some(Entry::Refreshing(refresh)) => Found::Refreshing(refresh.clone()),
-            Some(Entry::Failed { until, failure }) if now < *until => Found::Failed(failure.clone()),
+            Some(Entry::Failed { until, failure, visible }) if now < *until => {
+                Found::Failed(failure.clone(), visible)
+            }
             Some(Entry::Failed { .. }) => Found::Missing,
             Some(Entry::Held { until, .. }) if *until <= now => Found::Expired,
             Some(Entry::Held { until, tried }) => match self.early {
@@ -183,14 +186,25 @@ impl<K: Ord + Copy> KeyCache<K> {
         &self,
         desk: &Desk,
         key: K,
-        visible: &Visible,
+        visible: &'static Visible,
         refresh: impl Future<Output = Tried<Duration>>,
+    ) -> ServiceOutcome {
+        self.serve_by(desk, key, async { (refresh.await, visible) }).await
+    }
+
+    /// The same with a refresh of several steps, which says as what the failure of the one that failed shows: to the request that
+    /// made it, and to those that waited for it.
+    pub(super) async fn serve_by(
+        &self,
+        desk: &Desk,
+        key: K,
+        refresh: impl Future<Output = (Tried<Duration>, &'static Visible)>,
     ) -> ServiceOutcome {
         let had = match self.find(key, desk.now()) {
             Found::Held => return ServiceOutcome::ServedFromCache,
             Found::HeldTryRefresh => {
                 // Others are served meanwhile; only this request meets a failure.
-                let tried = refresh.await;
+                let (tried, visible) = refresh.await;
                 if let Ok(ttl) = &tried.result {
                     self.put(key, desk.now(), *ttl);
                 }
@@ -199,11 +213,13 @@ impl<K: Ord + Copy> KeyCache<K> {
             Found::Refreshing(under_way) => {
                 under_way.ended.notified().await;
                 return match under_way.failure.borrow().clone() {
-                    Some(failure) => desk.outcome::<()>(visible, Tried { result: Err(failure), attempts: 0 }),
+                    Some((failure, visible)) => {
+                        desk.outcome::<()>(visible, Tried { result: Err(failure), attempts: 0 })
+                    }
                     None => ServiceOutcome::ServedFromCache,
                 };
             }
-            Found::Failed(failure) => {
+            Found::Failed(failure, visible) => {
                 return desk.outcome::<()>(visible, Tried { result: Err(failure), attempts: 0 });
             }
             Found::Expired => true,
@@ -211,7 +227,7 @@ impl<K: Ord + Copy> KeyCache<K> {
         };
         let under_way = Rc::new(Refresh::default());
         self.entries.borrow_mut().insert(key, Entry::Refreshing(under_way.clone()));
-        let tried = refresh.await;
+        let (tried, visible) = refresh.await;
         let kept = had && tried.result.as_ref().is_err_and(|failure| self.keep.keeps(failure));
         match &tried.result {
             Ok(ttl) => self.put(key, desk.now(), *ttl),
@@ -221,9 +237,9 @@ impl<K: Ord + Copy> KeyCache<K> {
                     self.entries.borrow_mut().remove(&key);
                 } else {
                     let (until, failure) = (desk.now() + self.failures_for, failure.clone());
-                    self.entries.borrow_mut().insert(key, Entry::Failed { until, failure });
+                    self.entries.borrow_mut().insert(key, Entry::Failed { until, failure, visible });
                 }
-                under_way.failure.replace(Some(failure.clone()));
+                under_way.failure.replace(Some((failure.clone(), visible)));
             }
         }
         under_way.ended.notify_waiters();

@@ -97,7 +97,7 @@ impl Service for CloudwatchLogs {
 struct Logs {
     settings: CloudwatchLogs,
     keys: CachedKeys,
-    /// Log events that agents hold, by group and role.
+    /// Log events that agents hold, by group and role; of those that requests stand for, all.
     buffered: RefCell<BTreeMap<(usize, usize), u64>>,
 }
 
@@ -112,12 +112,13 @@ impl Logs {
         let outcome = self.keys.write((group, principal, 0), WriteKey::Generate).await;
         if matches!(outcome, ServiceOutcome::Failed { .. }) {
             let desk = &self.keys.desk;
-            let batch = u64::from(self.settings.events_per_batch);
+            // The agents' buffers are as large however many requests one simulated one stands for.
+            let batch = desk.represented(u64::from(self.settings.events_per_batch));
             let mut buffers = self.buffered.borrow_mut();
             let buffered = buffers.entry((group, principal)).or_insert(0);
             let room = u64::from(self.settings.agent_buffer_events).saturating_sub(*buffered);
             *buffered += batch.min(room);
-            desk.lose(DROPPED, desk.represented(batch.saturating_sub(room)), desk.now());
+            desk.lose(DROPPED, batch.saturating_sub(room), desk.now());
         } else {
             // What was buffered goes out with it.
             self.buffered.borrow_mut().remove(&(group, principal));

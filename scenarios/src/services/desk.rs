@@ -38,9 +38,24 @@ pub struct Counted {
     pub first_at: Duration,
 }
 
+/// How often something happened to resources, however much of it [`Aftermath::damage`] keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// As in [`Damage::what`].
+    pub what: &'static str,
+    /// How many times, of simulated resources.
+    pub count: u64,
+    /// When first, in simulated time since the start of the run.
+    pub first_at: Duration,
+    /// When last.
+    pub last_at: Duration,
+}
+
 /// What an outage leaves behind at one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aftermath {
+    /// All that happened to resources, by what it was.
+    pub happened: Vec<Happened>,
     /// What happened to resources, in order of time; of very many the first [`DAMAGE_MAX`].
     pub damage: Vec<Damage>,
     /// What is lost for good.
@@ -55,8 +70,12 @@ pub const DAMAGE_MAX: usize = 10_000;
 impl Aftermath {
     /// What became of resources in this way: how many times, and when first.
     pub(super) fn became(&self, what: &str) -> Option<(u64, Duration)> {
-        let mut such = self.damage.iter().filter(|damage| damage.what == what);
-        such.next().map(|first| (1 + such.count() as u64, first.at))
+        self.happened(what).map(|it| (it.count, it.first_at))
+    }
+
+    /// The same, with the last time.
+    pub(super) fn happened(&self, what: &str) -> Option<&Happened> {
+        self.happened.iter().find(|it| it.what == what)
     }
 }
 
@@ -156,6 +175,7 @@ pub(super) struct Desk {
     in_flight: Cell<u32>,
     became_idle: Notify,
     damage: RefCell<Vec<Damage>>,
+    happened: RefCell<BTreeMap<&'static str, Happened>>,
     lost: Tally,
     manual: Tally,
 }
@@ -179,6 +199,7 @@ impl Desk {
             in_flight: Cell::new(0),
             became_idle: Notify::new(),
             damage: RefCell::default(),
+            happened: RefCell::default(),
             lost: Tally::default(),
             manual: Tally::default(),
         }
@@ -311,9 +332,14 @@ impl Desk {
     }
 
     pub(super) fn record_damage(&self, resource: usize, what: &'static str) {
+        let at = self.now();
+        let mut happened = self.happened.borrow_mut();
+        let it = happened.entry(what).or_insert(Happened { what, count: 0, first_at: at, last_at: at });
+        it.count += 1;
+        it.last_at = at;
         let mut damage = self.damage.borrow_mut();
         if damage.len() < DAMAGE_MAX {
-            damage.push(Damage { at: self.now(), resource, what });
+            damage.push(Damage { at, resource, what });
         }
     }
 
@@ -340,6 +366,7 @@ impl Desk {
 
     pub(super) fn aftermath(&self) -> Aftermath {
         let damage = self.damage.borrow().clone();
-        Aftermath { damage, lost: self.lost.all(), manual: self.manual.all() }
+        let happened = self.happened.borrow().values().copied().collect();
+        Aftermath { happened, damage, lost: self.lost.all(), manual: self.manual.all() }
     }
 }

@@ -16,7 +16,7 @@ use super::draws::Draws;
 use super::objects::Objects;
 use super::settings::{Parameters, ROLES_MAX, settings};
 use super::stats::{ServiceStats, WindowTally, join};
-use super::watch::{KeyState, watch_key};
+use super::watch::{KeyState, polls_in_words, tells_of_the_key, watch_key};
 use super::words::{clock, count, plural};
 use super::{Model, Service, SettingsError, Work};
 use crate::kms::{Caller, CiphertextBlob, KmsOperation};
@@ -172,6 +172,12 @@ impl Service for DynamoDb {
 
     fn lasting_damage(&self, _stats: &ServiceStats, aftermath: &Aftermath) -> String {
         let Some((changed, first)) = aftermath.became(INACCESSIBLE) else { return String::new() };
+        let archived = aftermath.became(ARCHIVED);
+        // What is said of tables that come back is not true of archived ones.
+        let left = match archived {
+            None => "Reads and writes work",
+            Some(_) => "In the other tables reads and writes work",
+        };
         let inaccessible = format!(
             "{} of {} tables changed to status INACCESSIBLE_ENCRYPTION_CREDENTIALS, the first at {}.",
             count(changed.min(u64::from(self.tables))),
@@ -179,12 +185,15 @@ impl Service for DynamoDb {
             clock(first)
         );
         let back = match aftermath.became(ACTIVE_AGAIN) {
-            Some((_, first)) => format!(
-                "Reads and writes work as soon as the key does; the status was ACTIVE again from {} on.",
-                clock(first)
-            ),
+            Some((_, first)) => {
+                format!(
+                    "{left} as soon as the key does; the status was ACTIVE again from {} on.",
+                    clock(first)
+                )
+            }
+            None if archived.is_some_and(|(n, _)| n >= changed) => String::new(),
             None => format!(
-                "Reads and writes work as soon as the key does, but the status stays for another {} to {} min, and until \
+                "{left} as soon as the key does, but the status stays for another {} to {} min, and until \
                  then backups and changes of encryption are refused. After {} h global-table replicas are removed; after {} \
                  days the table is archived.",
                 self.status_recovery_min_s / 60,
@@ -197,8 +206,14 @@ impl Service for DynamoDb {
             let replicas = plural(n, "replica was", "replicas were");
             format!("{replicas} removed from their global tables, the first at {}.", clock(first))
         });
-        let archived = aftermath.became(ARCHIVED).map_or_else(String::new, |(n, first)| {
-            format!("{} archived, the first at {}.", plural(n, "table was", "tables were"), clock(first))
+        let archived = archived.map_or_else(String::new, |(n, first)| {
+            format!(
+                "{} archived after {} days, the first at {}: with the key back reads and writes still fail, and all that is \
+                 left is to restore the archive to a new table.",
+                plural(n, "table was", "tables were"),
+                self.archive_after_s / 86_400,
+                clock(first)
+            )
         });
         let deletes = aftermath.became(TTL_STOPPED).map_or_else(String::new, |(_, first)| {
             format!(
@@ -212,7 +227,7 @@ impl Service for DynamoDb {
 
     fn assumptions(&self) -> Vec<String> {
         vec![
-            format!("MA-D2: DynamoDB polls the key of its tables every {} s", self.check_every_s),
+            polls_in_words("DynamoDB", "tables", self.check_every_s),
             format!(
                 "MA-D16: DynamoDB caches a table key for {} s and up to {} s more per principal",
                 self.ttl_s, self.ttl_spread_s
@@ -311,6 +326,14 @@ impl Tables {
                 table.status = Status::Inaccessible { since: now };
                 self.desk.record_damage(number, INACCESSIBLE);
             }
+            Status::Inaccessible { since } if self.stops_ttl_deletes(table, since, now) => {
+                table.ttl_deletes = false;
+                self.desk.record_damage(number, TTL_STOPPED);
+                let deleted =
+                    u64::from(self.settings.ttl_deletes_per_h) * self.settings.ttl_deletes_for_s / 3_600;
+                self.desk.lose(TTL_DELETED, deleted, since);
+                self.look_at(number, table, now, key);
+            }
             Status::Inaccessible { .. } if key.usable_for(table.recovery_after, now) => {
                 table.status = Status::Active;
                 self.desk.record_damage(number, ACTIVE_AGAIN);
@@ -326,13 +349,6 @@ impl Tables {
                     self.desk.record_damage(number, REPLICA_REMOVED);
                     self.desk.leave_to_do(TO_REPLICATE, 1);
                 }
-                let DynamoDb { ttl_deletes_per_h, ttl_deletes_for_s, .. } = self.settings;
-                if ttl_deletes_per_h > 0 && table.ttl_deletes && reached(ttl_deletes_for_s) {
-                    table.ttl_deletes = false;
-                    self.desk.record_damage(number, TTL_STOPPED);
-                    let deleted = u64::from(ttl_deletes_per_h) * ttl_deletes_for_s / 3_600;
-                    self.desk.lose(TTL_DELETED, deleted, since);
-                }
                 if reached(self.settings.archive_after_s) {
                     table.status = Status::Archived;
                     self.desk.record_damage(number, ARCHIVED);
@@ -341,6 +357,12 @@ impl Tables {
             }
             _ => {}
         }
+    }
+
+    /// Half an hour after the change of status TTL stops deleting, whether the key is back by then or not.
+    fn stops_ttl_deletes(&self, table: &Table, since: Duration, now: Duration) -> bool {
+        let DynamoDb { ttl_deletes_per_h, ttl_deletes_for_s, .. } = self.settings;
+        ttl_deletes_per_h > 0 && table.ttl_deletes && now >= since + Duration::from_secs(ttl_deletes_for_s)
     }
 
     /// Tables beside those in use, which nothing reads: some are CREATING when the key dies.
@@ -360,11 +382,20 @@ impl Tables {
 
     async fn creating(self: Rc<Self>, key: CiphertextBlob) {
         tokio::time::sleep(Duration::from_secs(self.settings.creating_s)).await;
-        if self.desk.decrypt(&key, &self.principals[0]).await.result.is_err() {
-            let rest = self.settings.vanish_after_s.saturating_sub(self.settings.creating_s);
-            tokio::time::sleep(Duration::from_secs(rest)).await;
-            if !self.desk.closed() {
-                self.desk.lose(VANISHED, 1, self.desk.now());
+        let every = Duration::from_secs(self.settings.check_every_s);
+        while let Err(failure) = self.desk.decrypt(&key, &self.principals[0]).await.result {
+            if tells_of_the_key(&failure) {
+                let rest = self.settings.vanish_after_s.saturating_sub(self.settings.creating_s);
+                tokio::time::sleep(Duration::from_secs(rest)).await;
+                if !self.desk.closed() {
+                    self.desk.lose(VANISHED, 1, self.desk.now());
+                }
+                return;
+            }
+            // Throttled, or KMS's own error: it is still being created.
+            tokio::time::sleep(every).await;
+            if self.desk.closed() {
+                return;
             }
         }
     }

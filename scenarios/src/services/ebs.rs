@@ -55,6 +55,7 @@ const ATTACH_VISIBLE: Visible = Visible::always("EBS attachVolume failed");
 const DETACHED: &str = "I/O error: EBS reattachVolume failed";
 pub(super) const VIA: &str = "ec2.us-east-1.amazonaws.com";
 const REATTACH_FAILED: &str = "detached";
+const NOT_DONE: &str = "not attached or created";
 const TO_ATTACH: &str = "volumes to attach again";
 
 impl Service for Ebs {
@@ -105,16 +106,17 @@ impl Service for Ebs {
                 clock(first)
             ),
         };
-        let failed = match stats.failed {
+        let failed = aftermath.became(NOT_DONE).map_or_else(String::new, |(n, _)| {
+            format!(
+                "{} failed; EBS does not repeat them: whoever asked (an operator, a Kubernetes CSI driver) must ask again.",
+                plural(n * u64::from(self.represents), "attach or create", "attaches and creates")
+            )
+        });
+        let data = match stats.failed {
             0 => String::new(),
-            _ if !reattached.is_empty() => "No data is damaged.".to_owned(),
-            n => format!(
-                "{} failed; EBS does not repeat them: whoever asked (an operator, a Kubernetes CSI driver) must ask again. \
-                 No data is damaged.",
-                plural(n, "attach or create", "attaches and creates")
-            ),
+            _ => "No data is damaged if the key comes back.".to_owned(),
         };
-        join(&[reattached, failed])
+        join(&[reattached, failed, data])
     }
 
     fn assumptions(&self) -> Vec<String> {
@@ -159,13 +161,20 @@ impl Fleet {
                 (Duration::from_secs(error_after_min_s), Duration::from_secs(error_after_max_s));
             let error_after = self.delays.borrow_mut().between(low, high);
             tokio::time::sleep(error_after).await;
+            self.desk.record_damage(self.volumes.len(), NOT_DONE);
         }
         self.desk.outcome(&CREATE_VISIBLE, made.map(|key| self.volumes.keep(key, place)))
     }
 
     async fn attach(self: Rc<Self>, place: f64) -> ServiceOutcome {
         match self.volumes.pick(place) {
-            Some((_, key)) => self.desk.outcome(&ATTACH_VISIBLE, self.desk.decrypt(&key, &self.caller).await),
+            Some((volume, key)) => {
+                let attached = self.desk.decrypt(&key, &self.caller).await;
+                if attached.result.is_err() {
+                    self.desk.record_damage(volume, NOT_DONE);
+                }
+                self.desk.outcome(&ATTACH_VISIBLE, attached)
+            }
             None => self.create_and_attach(place).await,
         }
     }

@@ -84,12 +84,9 @@ impl Service for Ec2Launch {
         join(&[worst.in_general(), worst.held_sentence("reboots", "they keep the host"), running.to_owned()])
     }
 
-    fn lasting_damage(&self, stats: &ServiceStats, aftermath: &Aftermath) -> String {
-        if stats.failed == 0 {
-            return String::new();
-        }
-        let last = |what| aftermath.damage.iter().rev().find(|damage| damage.what == what).map(|it| it.at);
-        let replaced = match (last(MISSING), last(ALL_REPLACED)) {
+    fn lasting_damage(&self, _stats: &ServiceStats, aftermath: &Aftermath) -> String {
+        let Some(missing) = aftermath.happened(MISSING) else { return String::new() };
+        let replaced = match (Some(missing.last_at), aftermath.happened(ALL_REPLACED).map(|it| it.last_at)) {
             (Some(missing), Some(replaced)) if replaced >= missing => {
                 format!("it had replaced all of them by {}", clock(replaced))
             }
@@ -98,7 +95,7 @@ impl Service for Ec2Launch {
         format!(
             "{} ended in \"terminated\". Auto Scaling had terminated the instances they were to replace; trying again after \
              {} to {} s (MA-D10), {replaced}. Other callers must ask again.",
-            plural(stats.failed, "launch", "launches"),
+            plural(missing.count * u64::from(self.represents), "launch", "launches"),
             self.retry_min_s,
             self.retry_max_s,
         )

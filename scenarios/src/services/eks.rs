@@ -57,6 +57,7 @@ impl Service for Eks {
             caller: desk.caller(ROLES[0], VIA),
             servers: servers.collect(),
             lost_since: Cell::new(None),
+            issue_raised: Cell::new(false),
             unrecoverable: Cell::new(false),
             settings: self.clone(),
             desk,
@@ -111,6 +112,8 @@ struct Cluster {
     servers: Vec<ApiServer>,
     /// Since when probes have failed, without one success.
     lost_since: Cell<Option<Duration>>,
+    /// EKS has raised a health issue since then.
+    issue_raised: Cell<bool>,
     unrecoverable: Cell<bool>,
 }
 
@@ -141,6 +144,7 @@ impl Cluster {
             match probed {
                 Ok(seed) => {
                     self.lost_since.set(None);
+                    self.issue_raised.set(false);
                     server.failure.replace(None);
                     let due = !server.healthy.get() || now >= server.healthy_at.get() + poll;
                     if due {
@@ -164,15 +168,14 @@ impl Cluster {
 
     /// A probe has failed: how long has the key been away?
     fn count_days(&self, now: Duration, exception: KmsException) {
-        let since = self.lost_since.get().unwrap_or_else(|| {
-            if exception == KmsException::Disabled
-                || self.settings.raise_health_issue && exception == KmsException::KmsInvalidState
-            {
-                self.desk.record_damage(0, HEALTH_ISSUE);
-            }
-            now
-        });
+        let since = self.lost_since.get().unwrap_or(now);
         self.lost_since.set(Some(since));
+        // An outage shows as HTTP 500 first (kms-behaviour 7.2), which says nothing of the key.
+        let tells_of_the_key = exception == KmsException::Disabled
+            || self.settings.raise_health_issue && exception == KmsException::KmsInvalidState;
+        if tells_of_the_key && !self.issue_raised.replace(true) {
+            self.desk.record_damage(0, HEALTH_ISSUE);
+        }
         if now >= since + Duration::from_secs(self.settings.recoverable_s)
             && !self.unrecoverable.replace(true)
         {

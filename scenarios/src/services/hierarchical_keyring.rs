@@ -13,7 +13,6 @@ use super::stats::{WindowTally, join};
 use super::{Model, Service, Work};
 use crate::kms::{Caller, KmsOperation};
 use crate::trace::ServiceOutcome;
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -127,18 +126,13 @@ impl Keyring {
     async fn use_branch_key(self: Rc<Self>, number: usize) -> ServiceOutcome {
         let Some(key) = self.branch_keys.get(number) else { return self.make_branch_key().await };
         let ttl = Duration::from_secs(self.settings.cache_limit_ttl_s);
-        let table_failed = Cell::new(None);
         let refresh = async {
-            let table = self.read_table().await;
-            if let ServiceOutcome::Failed { kms: Some(failure), attempts, .. } = &table {
-                let tried = Tried { result: Err(failure.clone()), attempts: *attempts };
-                table_failed.set(Some(table));
-                return tried;
+            if let ServiceOutcome::Failed { kms: Some(failure), attempts, .. } = self.read_table().await {
+                return (Tried { result: Err(failure), attempts }, &TABLE_VISIBLE);
             }
-            self.desk.decrypt(&key, &self.caller).await.map(|()| ttl)
+            (self.desk.decrypt(&key, &self.caller).await.map(|()| ttl), &RAW_VISIBLE)
         };
-        let outcome = self.cache.serve(&self.desk, number, &RAW_VISIBLE, refresh).await;
-        table_failed.take().unwrap_or(outcome)
+        self.cache.serve_by(&self.desk, number, refresh).await
     }
 }
 

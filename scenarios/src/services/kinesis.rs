@@ -234,7 +234,7 @@ impl Streams {
             Some(reader) => {
                 let failing_since = reader.failing_since.take();
                 let expired = failing_since.is_some_and(|since| desk.now() > since + ITERATOR_LIVES);
-                (expired, reader.unread.len() > AT_THE_TIP)
+                (expired, desk.represented(reader.unread.len()) > AT_THE_TIP)
             }
             None => (false, false),
         };

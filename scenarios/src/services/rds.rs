@@ -15,7 +15,7 @@ use super::draws::Draws;
 use super::objects::Objects;
 use super::settings::{Parameters, settings};
 use super::stats::{ServiceStats, WindowTally, join};
-use super::watch::{KeyState, watch_key};
+use super::watch::{KeyState, polls_in_words, watch_key};
 use super::words::{clock, count, plural};
 use super::{Model, Service, SettingsError, Work};
 use crate::kms::{Caller, CiphertextBlob, KmsOperation};
@@ -70,8 +70,8 @@ pub const INSTANCE_STOPPED: &str =
 /// … and on one that is beyond recovery.
 const INSTANCE_TERMINAL: &str = "connection refused: instance inaccessible-encryption-credentials";
 
-/// … and on one whose host has failed and whose next one cannot attach the volumes.
-const INSTANCE_DOWN: &str = "connection refused: host failed, volumes cannot be attached";
+/// … and on one whose volumes no host can attach, after its own has failed or was maintained.
+const INSTANCE_DOWN: &str = "connection refused: no host can attach the volumes";
 
 /// The documented error, and RDS's generic ones for KMS's retryable answers (MA-D4).
 const VISIBLE: Visible = Visible {
@@ -88,6 +88,7 @@ const STARTED: &str = "started by an operator";
 const FAILED_OVER: &str = "failed over to its standby";
 const STANDBY_BACK: &str = "has a standby again";
 const HOST_LOST: &str = "down: no host can attach its volumes";
+const DETACHED: &str = "down: its volumes cannot be attached after maintenance";
 const HOST_BACK: &str = "back on a new host";
 const TERMINAL: &str = "terminal";
 const TO_START: &str = "DB instances to start (start-db-instance, start-db-cluster)";
@@ -148,20 +149,31 @@ impl Service for Rds {
     }
 
     fn lasting_damage(&self, _stats: &ServiceStats, aftermath: &Aftermath) -> String {
+        let lost = aftermath.became(TERMINAL).map_or(0, |(n, _)| n);
         let stopped = aftermath.became(STOPPED).map_or_else(String::new, |(n, first)| {
-            format!(
-                "RDS stopped {} of {} instances (inaccessible-encryption-credentials-recoverable), the first at {}. They \
-                 stay stopped when the key is back, until an operator calls start-db-instance for each. After {} days only a \
-                 restore from backup is left.",
+            let stopped = format!(
+                "RDS stopped {} of {} instances (inaccessible-encryption-credentials-recoverable), the first at {}.",
                 count(n.min(u64::from(self.instances))),
                 count(u64::from(self.instances)),
                 clock(first),
+            );
+            // No operator starts one that is beyond recovery.
+            if n <= lost {
+                return stopped;
+            }
+            format!(
+                "{stopped} They stay stopped when the key is back, until an operator calls start-db-instance for each. After {} \
+                 days only a restore from backup is left.",
                 self.terminal_after_s / 86_400
             )
         });
         let terminal = aftermath.became(TERMINAL).map_or_else(String::new, |(n, first)| {
             let instances = plural(n, "instance is", "instances are");
-            format!("{instances} beyond recovery, the first since {}.", clock(first))
+            format!(
+                "{instances} beyond recovery, the first since {}: only a restore from backup is left, which needs the key \
+                 itself.",
+                clock(first)
+            )
         });
         let started = aftermath.became(STARTED).map_or_else(String::new, |(n, first)| {
             format!("An operator started {} from {} on.", plural(n, "instance", "instances"), clock(first))
@@ -176,12 +188,19 @@ impl Service for Rds {
                 clock(first)
             )
         });
-        join(&[stopped, terminal, started, failed_over, down])
+        let detached = aftermath.became(DETACHED).map_or_else(String::new, |(n, first)| {
+            format!(
+                "{} left without volumes by maintenance, which no host could attach again, the first at {}.",
+                plural(n, "instance was", "instances were"),
+                clock(first)
+            )
+        });
+        join(&[stopped, terminal, started, failed_over, down, detached])
     }
 
     fn assumptions(&self) -> Vec<String> {
         let mut assumptions = vec![
-            format!("MA-D2: RDS polls the key of its instances every {} s", self.check_every_s),
+            polls_in_words("RDS", "instances", self.check_every_s),
             format!(
                 "MA-D19: RDS notices an unusable key after {} to {} s, and stops the instance {} s later (documented: 2 h)",
                 self.detect_min_s, self.detect_max_s, self.stop_after_s
@@ -238,7 +257,7 @@ struct Instance {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Running,
-    /// Its host has failed, and no other can attach its volumes.
+    /// Its host has failed or is being maintained, and none can attach its volumes.
     Down,
     Stopped {
         since: Duration,
@@ -275,14 +294,18 @@ impl Instances {
     }
 
     fn look_at(self: &Rc<Self>, number: usize, instance: &mut Instance, now: Duration, key: KeyState) {
-        let detached = now >= instance.detaches_at;
-        if detached {
+        if now >= instance.detaches_at {
             let mean = Duration::from_secs(self.settings.maintenance_every_s);
             instance.detaches_at = now + mean.mul_f64(self.maintenance.borrow_mut().exponential());
+            if let Some(key) = self.storage.get(number) {
+                tokio::task::spawn_local(self.clone().detach(number, key, DETACHED));
+            }
         }
         match instance.state {
+            // Without backups it runs on as long as its volumes stay attached.
             State::Running | State::Down
-                if (instance.backups || detached) && key.lost_for(instance.stop_after, now) =>
+                if (instance.backups || instance.state == State::Down)
+                    && key.lost_for(instance.stop_after, now) =>
             {
                 self.desk.record_damage(number, if instance.stoppable { STOPPED } else { TERMINAL });
                 if instance.stoppable {
@@ -342,7 +365,7 @@ impl Instances {
                 return;
             }
             if let Some((number, key)) = self.storage.pick(place) {
-                tokio::task::spawn_local(self.clone().lose_host(number, key));
+                tokio::task::spawn_local(self.clone().detach(number, key, HOST_LOST));
             }
         }
     }
@@ -358,7 +381,8 @@ impl Instances {
         }
     }
 
-    async fn lose_host(self: Rc<Self>, number: usize, key: CiphertextBlob) {
+    /// An instance's volumes leave its host; `down` is what becomes of it when no other can attach them.
+    async fn detach(self: Rc<Self>, number: usize, key: CiphertextBlob, down: &'static str) {
         let attach = || async { self.desk.decrypt(&key, &self.caller).await.result.is_ok() };
         let again = || tokio::time::sleep(Duration::from_secs(self.settings.check_every_s));
         let standby = self.instances.borrow().get(number).is_some_and(|instance| instance.standby);
@@ -379,7 +403,7 @@ impl Instances {
         if attach().await || !self.change(number, State::Running, |instance| instance.state = State::Down) {
             return;
         }
-        self.desk.record_damage(number, HOST_LOST);
+        self.desk.record_damage(number, down);
         while !self.desk.closed() {
             again().await;
             let stays = self.change(number, State::Down, |_| ());

@@ -7,8 +7,8 @@ use super::draws::Draws;
 use super::objects::Objects;
 use super::settings::{ROLES, settings};
 use super::stats::{ServiceStats, WindowTally, join};
-use super::watch::{KeyState, watch_key};
-use super::words::{clock, count};
+use super::watch::{KeyState, polls_in_words, watch_key};
+use super::words::{clock, count, plural};
 use super::{Model, Service, Work};
 use crate::kms::{Caller, CiphertextBlob, KmsOperation};
 use crate::trace::ServiceOutcome;
@@ -73,22 +73,30 @@ impl Service for Redshift {
         let restored = aftermath.became(RESTORED).map_or_else(String::new, |(_, first)| {
             format!("They were restored by themselves from {} on.", clock(first))
         });
-        join(&[
-            format!(
-                "{} of {} warehouses were backed up and set to inaccessible-kms-key, the first at {}; {} days later they are \
-                 deleted.",
-                count(n.min(u64::from(self.warehouses))),
-                count(u64::from(self.warehouses)),
-                clock(first),
-                self.delete_after_s / 86_400
+        let set_aside = format!(
+            "{} of {} warehouses were backed up and set to inaccessible-kms-key, the first at {}.",
+            count(n.min(u64::from(self.warehouses))),
+            count(u64::from(self.warehouses)),
+            clock(first),
+        );
+        let days = self.delete_after_s / 86_400;
+        let deleted = match aftermath.became(DELETED) {
+            Some((n, first)) => format!(
+                "{} deleted {days} days later, the first at {}.",
+                plural(n, "warehouse was", "warehouses were"),
+                clock(first)
             ),
-            restored,
-        ])
+            None if restored.is_empty() => {
+                format!("If the key does not come back within {days} days, they are deleted.")
+            }
+            None => String::new(),
+        };
+        join(&[set_aside, restored, deleted])
     }
 
     fn assumptions(&self) -> Vec<String> {
         vec![
-            format!("MA-D2: Redshift polls the key of its warehouses every {} s", self.check_every_s),
+            polls_in_words("Redshift", "warehouses", self.check_every_s),
             format!("MA-D21: Redshift notices an unusable key after {} s", self.detect_s),
         ]
     }
@@ -149,6 +157,7 @@ impl Warehouses {
             }
             State::SetAside { since } if now >= since + Duration::from_secs(self.settings.delete_after_s) => {
                 *state = State::Deleted;
+                self.desk.record_damage(number, DELETED);
                 self.desk.lose(DELETED, 1, now);
                 self.desk.leave_to_do(TO_RESTORE, 1);
             }

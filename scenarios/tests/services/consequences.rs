@@ -60,6 +60,12 @@ fn ttl_deletes_go_on_for_30_minutes() {
     let again = outage.became("TTL deletes go on");
     assert_eq!(again, outage.became("ACTIVE again"));
     assert!(outage.narrative.lasting_damage.contains("TTL went on deleting for 30 min"));
+    // The key is back before the half hour is over, the status is not: TTL stops all the same.
+    let last = changed.iter().max().unwrap().as_secs();
+    let brief = run(ServiceSettings::DynamoDb(settings.clone()), 2, 8 * HOUR_S, &[(HOUR_S..last + 61, DOWN)]);
+    let (stopped, active) = (brief.became("TTL deletes stopped"), brief.became("ACTIVE again"));
+    assert!(!stopped.is_empty() && stopped.len() < 5 && active.len() == 4, "{stopped:?} {active:?}");
+    assert!(stopped.iter().all(|at| at.as_secs() > last + 61), "{stopped:?}");
     let longer = DynamoDb { ttl_deletes_for_s: 86_400, ..settings };
     let longer = run(ServiceSettings::DynamoDb(longer), 2, 8 * HOUR_S, &[(HOUR_S..5 * HOUR_S, DOWN)]);
     assert!(longer.became("TTL deletes stopped").is_empty());
@@ -109,7 +115,7 @@ fn rds_fails_over_to_a_standby_once_and_others_stay_down() {
         let stood = over.iter().find(|other| other.resource == it.resource);
         assert!(it.resource < 10 || stood.is_some_and(|other| other.at < it.at), "{it:?}");
     }
-    let code = "connection refused: host failed, volumes cannot be attached";
+    let code = "connection refused: no host can attach the volumes";
     let failures = usual.failures(HOUR_S..HOUR_S + 5_400);
     assert!(!failures.is_empty() && failures.iter().all(|it| *it == (code, 0)));
     // They come back by themselves: the outage was too short for RDS to stop anything.
@@ -209,6 +215,26 @@ fn a_log_group_cannot_be_associated_with_a_lost_key() {
     let (refused, all) = (refused.count(), run.during(100..110).count());
     assert!((all * 4 / 10..all * 6 / 10).contains(&refused), "{refused} of {all}");
     assert_eq!(run.failed(111..300), 0);
+}
+
+/// Section 5.6: what agents can buffer does not grow with the number of callers that one simulated caller stands for. Once it did,
+/// and an outage that loses a million log events lost none.
+#[test]
+fn an_agents_buffer_is_as_large_whatever_a_request_stands_for() {
+    let lost = |represents: u32| {
+        let settings = CloudwatchLogs {
+            rate_per_s: 10.0 / f64::from(represents),
+            represents,
+            read_share: 0.0,
+            ..CloudwatchLogs::default()
+        };
+        let outage = [(600..2 * HOUR_S, DOWN)];
+        let run = run(ServiceSettings::CloudwatchLogs(settings), 9, 2 * HOUR_S, &outage);
+        run.lost("log events").map_or(0, |(count, _)| count)
+    };
+    let (each, twenty) = (lost(1), lost(20));
+    assert!(each > 100_000, "{each}");
+    assert!(twenty.abs_diff(each) < each / 10, "{twenty} for {each}");
 }
 
 /// A day of none of these costs nothing: what an outage of a minute leaves behind is nothing.

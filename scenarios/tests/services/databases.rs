@@ -52,11 +52,10 @@ fn a_replica_goes_after_20_hours_and_a_table_is_archived_after_7_days() {
     let failures = run.failures(8 * DAY_S - HOUR_S..8 * DAY_S);
     assert_eq!(failures.len(), run.during(8 * DAY_S - HOUR_S..8 * DAY_S).count());
     assert!(failures.iter().all(|it| *it == ("table is ARCHIVED", 0)), "{failures:?}");
-    assert!(
-        run.narrative.lasting_damage.contains("1 table was archived"),
-        "{}",
-        run.narrative.lasting_damage
-    );
+    let told = &run.narrative.lasting_damage;
+    assert!(told.contains("1 table was archived after 7 days"), "{told}");
+    // Once it said in one breath that the archived table's reads and writes work as soon as the key does.
+    assert!(!told.contains("as soon as the key does"), "{told}");
 }
 
 /// Section 3.3 and rule 1.4: a clock runs from DynamoDB's own status change, and a recovery that it notices resets it.
@@ -84,6 +83,18 @@ fn tables_that_were_being_created_vanish_after_59_minutes() {
     assert!((40..=80).contains(&vanished), "{vanished}");
     let first = first_at.as_secs();
     assert!((940 + 3_540..1_010 + 3_540).contains(&first), "{first}");
+}
+
+/// Likewise: a KMS that throttles, or fails by itself, has not lost the key.
+#[test]
+fn tables_that_are_being_created_outlive_throttling() {
+    for exception in [KmsException::Throttling, KmsException::KmsInternal] {
+        let settings =
+            DynamoDb { creates_per_h: 3_600, creating_s: 60, rate_per_s: 0.1, ..DynamoDb::default() };
+        let fault = Fault::Fails(exception);
+        let run = run(ServiceSettings::DynamoDb(settings), 4, 8_000, &[(1_000..1_500, fault)]);
+        assert_eq!(run.lost("vanished while CREATING"), None);
+    }
 }
 
 /// Section 3.3: 500 and throttling have codes of their own, and say nothing about the key.
@@ -116,6 +127,9 @@ fn rds_instances_not_started_within_seven_days_are_lost() {
     }
     assert_eq!(run.lost("terminal state").unwrap().0, 4);
     assert_eq!((run.manual("to start"), run.manual("restore from backup")), (0, 4));
+    let told = &run.narrative.lasting_damage;
+    assert!(told.contains("4 instances are beyond recovery"), "{told}");
+    assert!(!told.contains("until an operator calls"), "nobody can start these: {told}");
     let code = "connection refused: instance inaccessible-encryption-credentials";
     assert!(run.failures(8 * DAY_S..9 * DAY_S).iter().all(|it| *it == (code, 0)));
 }
@@ -163,6 +177,37 @@ fn rds_instances_that_cannot_be_stopped_or_have_no_backups_go_other_ways() {
     assert!(bare.iter().any(|it| !within(&it.at)));
 }
 
+/// Section 3.4: once maintenance has taken the volumes off its host, an instance without backups is as dead as the others: no
+/// host can attach them, and RDS stops it in its time. With the key back in time it comes back by itself.
+#[test]
+fn maintenance_takes_an_rds_instance_without_backups_down() {
+    let settings = Rds {
+        rate_per_s: 1.0,
+        start_share: 0.0,
+        without_backups: 20,
+        maintenance_every_s: HOUR_S,
+        ..Rds::default()
+    };
+    let outage = |hours: u64| {
+        let settings = ServiceSettings::Rds(settings.clone());
+        run(settings, 8, 8 * HOUR_S, &[(HOUR_S..(1 + hours) * HOUR_S, DOWN)])
+    };
+    let short = outage(2);
+    let down = short.became("down: its volumes cannot be attached after maintenance");
+    assert!((12..=20).contains(&down.len()), "most of twenty in two hours: {}", down.len());
+    assert!(down.iter().all(|at| (HOUR_S..3 * HOUR_S + POLLS_S).contains(&at.as_secs())), "{down:?}");
+    let failures = short.failures(HOUR_S..3 * HOUR_S);
+    assert!(!failures.is_empty());
+    assert!(failures.iter().all(|it| *it == ("connection refused: no host can attach the volumes", 0)));
+    assert!(short.became("stopped").is_empty());
+    assert_eq!(short.failed(3 * HOUR_S + POLLS_S..8 * HOUR_S), 0);
+
+    let long = outage(5);
+    let stopped = long.became("stopped");
+    assert!((15..=20).contains(&stopped.len()), "{}", stopped.len());
+    assert_eq!(long.manual("to start"), stopped.len() as u64);
+}
+
 /// Section 3.5, MA-D21: inaccessible after 60 min, restored by itself with the key; a reboot fails at once.
 #[test]
 fn redshift_is_set_aside_after_an_hour_and_restored_by_itself() {
@@ -181,6 +226,8 @@ fn redshift_is_set_aside_after_an_hour_and_restored_by_itself() {
     assert!(failures.iter().all(|it| *it == ("warehouse status inaccessible-kms-key", 0)));
     assert_eq!(run.failed(7_000 + POLLS_S..10_000), 0);
     assert_eq!((run.lost("warehouses"), run.manual("warehouses")), (None, 0));
+    let told = &run.narrative.lasting_damage;
+    assert!(told.contains("restored by themselves") && !told.contains("deleted"), "{told}");
 }
 
 /// Section 3.5: after 14 days without the key the warehouse is deleted, and only its backup remains.
@@ -192,6 +239,7 @@ fn a_redshift_warehouse_is_deleted_after_14_days() {
     assert_eq!((lost, run.manual("warehouses to restore")), (5, 5));
     let days = first_at.as_secs() - run.became("inaccessible-kms-key")[0].as_secs();
     assert!((14 * DAY_S..14 * DAY_S + 601).contains(&days), "{days}");
+    assert!(run.narrative.lasting_damage.contains("5 warehouses were deleted 14 days later"));
     assert!(run.failures(15 * DAY_S..16 * DAY_S).iter().all(|it| *it == ("warehouse deleted", 0)));
 }
 

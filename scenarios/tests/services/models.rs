@@ -193,6 +193,21 @@ fn a_launch_needs_two_calls_per_volume_and_fails_with_the_first() {
     assert!(run.narrative.lasting_damage.contains("launches ended in \"terminated\""));
 }
 
+/// However many launches fail, the story ends with when the last was made up for.
+#[test]
+fn auto_scaling_replaces_ten_thousand_and_says_so() {
+    let settings = Ec2Launch { rate_per_s: 12.0, retry_max_s: 60, start_share: 0.1, ..Ec2Launch::default() };
+    let run = run(ServiceSettings::Ec2Launch(settings), 10, 2_400, &[(100..1_300, DOWN)]);
+    let told = &run.narrative.lasting_damage;
+    let starts = run.manual("went back to stopped");
+    assert!(starts > 1_000, "{starts}");
+    let launches = run.failed(0..2_400) as u64 - starts;
+    assert!(launches > 12_000, "{launches}");
+    let counted = format!("{},{:03} launches ended in \"terminated\"", launches / 1_000, launches % 1_000);
+    assert!(told.contains(&counted), "{counted}: {told}");
+    assert!(told.contains("it had replaced all of them by"), "{told}");
+}
+
 #[test]
 fn a_launch_that_fails_late_counts_all_its_calls() {
     let settings = Ec2Launch { rate_per_s: 0.01, volumes_per_launch: 4, ..Ec2Launch::default() };
