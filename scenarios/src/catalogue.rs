@@ -18,7 +18,7 @@ macro_rules! entries {
 }
 
 /// All of them; the first to try comes first, then by what goes wrong.
-pub const CATALOGUE: [Entry; 56] = entries![
+pub const CATALOGUE: [Entry; 57] = entries![
     "hsm-outage",
     "hsm-failover",
     "hsm-slow",
@@ -65,6 +65,7 @@ pub const CATALOGUE: [Entry; 56] = entries![
     "key-store-disconnected",
     "kill-switch",
     "quota-burst",
+    "quota-above-capacity",
     "quota-as-capacity",
     "handshake-storm",
     "handshake-storm-cured",

@@ -7,7 +7,7 @@ use crate::kms::{KmsException, KmsFailure};
 use crate::observer::{Observer, Seen};
 use crate::request::RequestLabel;
 use crate::result::{ErrorCount, Percentiles, XksResult};
-use crate::services::ServiceStats;
+use crate::services::{ServiceStats, TOO_MANY_WAITING};
 use crate::sha256;
 use crate::trace::{Event, Recorder, ServiceOutcome, XksOutcome};
 use aws_lc_rs::digest::{Context, SHA256};
@@ -53,9 +53,11 @@ pub struct ServiceFigures {
     /// When the first request came in that got its key from KMS after the last failure, or that a held key served once every
     /// fault was over. A cached key proves nothing, nor does a held one before: they work during the outage too. A request that fails while others that came after it have succeeded
     /// already moves this to the last of them at first.
-    pub recovered: Option<Duration>,
+    back: Option<Duration>,
     /// When the last such request came in.
-    pub last_success: Option<Duration>,
+    last_success: Option<Duration>,
+    /// What tells whether that was a recovery.
+    spell: Spell,
     /// What its users saw.
     pub errors: BTreeMap<(&'static str, Option<KmsFailureKey>), (u64, Duration)>,
     /// Successes per bucket.
@@ -76,6 +78,54 @@ pub struct ServiceFigures {
     pub stats: ServiceStats,
 }
 
+/// A time in which a service fails, and what came after it, in the order in which requests end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spell {
+    /// How many faults had begun by its beginning.
+    faults: usize,
+    /// The service had recovered by then.
+    was_well: bool,
+    /// Requests from the first that failed to the last.
+    requests: u64,
+    /// Those of them that failed.
+    failures: u64,
+    /// Requests since the last that failed; before the first, all.
+    good: u64,
+}
+
+/// How likely it may be at most that a service which has not recovered looks as if it had.
+const BY_CHANCE: f64 = 0.001;
+
+impl Spell {
+    /// So many in a row do not succeed by chance where such a share fails: one volume in fifty that cannot be attached makes
+    /// a second without a failure no recovery.
+    fn is_over(&self) -> bool {
+        if self.failures == 0 {
+            return self.was_well;
+        }
+        let failing = ratio(self.failures, self.requests);
+        #[expect(clippy::cast_precision_loss, reason = "counts of requests fit a double")]
+        let good = self.good as f64;
+        // No power of zero: a service that failed with every request has recovered with the first that succeeds.
+        self.good > 0 && (failing >= 1.0 || good * (1.0 - failing).ln() <= BY_CHANCE.ln())
+    }
+
+    /// A request has ended that came in when so many faults had begun.
+    fn take(&mut self, faults: usize, failed: bool) {
+        // Another fault has a share of its own, unless the one before is not over yet.
+        if faults > self.faults && (self.failures == 0 || self.is_over()) {
+            *self = Self { faults, was_well: self.failures > 0 || self.was_well, ..Self::default() };
+        }
+        if failed {
+            self.requests += if self.failures == 0 { 1 } else { self.good + 1 };
+            self.failures += 1;
+            self.good = 0;
+        } else {
+            self.good += 1;
+        }
+    }
+}
+
 /// A part of a run, counted by when things began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phase {
@@ -83,6 +133,8 @@ pub struct Phase {
     pub requests: u64,
     /// Those that failed.
     pub failures: u64,
+    /// Those of them that failed without a KMS call, because of what had become of the resource.
+    pub set_aside: u64,
     /// KMS calls made; for proxy calls those that opened a connection, or tried.
     pub calls: u64,
 }
@@ -137,6 +189,8 @@ struct XksFigures {
     all: Histogram<u64>,
     outside: Histogram<u64>,
     outcomes: BTreeMap<XksOutcome, u64>,
+    /// Calls that began while a fault was on, and those of them that KMS got no good answer to.
+    during_faults: (u64, u64),
     open_bucket: usize,
     /// Of the open bucket: a histogram, so that a bucket of hours takes no more memory than one of seconds.
     open: Histogram<u64>,
@@ -161,6 +215,8 @@ pub struct Finished {
     pub xks: XksResult,
     /// The proxy calls by phase, as in [`ServiceFigures::phases`].
     pub xks_phases: [Phase; 3],
+    /// Proxy calls that began while a fault was on, and those of them that KMS got no good answer to.
+    pub xks_during_faults: (u64, u64),
     /// Width of a bucket.
     pub bucket: Duration,
 }
@@ -226,6 +282,7 @@ impl Recording {
                     all: histogram()?,
                     outside: histogram()?,
                     outcomes: BTreeMap::new(),
+                    during_faults: (0, 0),
                     open_bucket: 0,
                     open: histogram()?,
                     p50_ms: vec![None; buckets],
@@ -255,6 +312,10 @@ impl Recording {
     /// Whether every fault is over by then.
     fn is_over(&self, at: Duration) -> bool {
         self.faults.iter().all(|(_, to)| *to <= at)
+    }
+
+    fn faults_begun(&self, at: Duration) -> usize {
+        self.faults.iter().filter(|(from, _)| *from <= at).count()
     }
 
     fn in_fault(&self, at: Duration) -> bool {
@@ -302,6 +363,7 @@ impl Recording {
                 per_bucket: std::mem::take(&mut inner.xks.per_bucket),
             },
             xks_phases: inner.xks.phases,
+            xks_during_faults: inner.xks.during_faults,
             bucket: self.bucket,
         }
     }
@@ -336,11 +398,19 @@ impl Recorder for Recording {
                 if let Some(figures) = inner.services.get_mut(event.service) {
                     if let Some(phase) = figures.phases.get_mut(phase) {
                         phase.requests += 1;
-                        phase.failures += u64::from(matches!(event.outcome, ServiceOutcome::Failed { .. }));
+                        if let ServiceOutcome::Failed { visible, kms, .. } = &event.outcome {
+                            phase.failures += 1;
+                            phase.set_aside += u64::from(kms.is_none() && *visible != TOO_MANY_WAITING);
+                        }
                     }
                     figures.stats.record(&event);
-                    let when =
-                        When { at: event.at, took: event.took, in_fault, over: self.is_over(event.at) };
+                    let when = When {
+                        at: event.at,
+                        took: event.took,
+                        in_fault,
+                        faults: self.faults_begun(event.at),
+                        over: self.is_over(event.at),
+                    };
                     figures.take(index(event.at, self.bucket), when, event.outcome);
                 }
             }
@@ -411,14 +481,17 @@ struct When {
     took: Duration,
     /// A fault was on.
     in_fault: bool,
+    /// So many faults had begun.
+    faults: usize,
     /// Every fault was over.
     over: bool,
 }
 
 impl ServiceFigures {
     fn take(&mut self, bucket: usize, when: When, outcome: ServiceOutcome) {
-        let When { at, took, in_fault, over } = when;
+        let When { at, took, in_fault, faults, over } = when;
         self.requests += 1;
+        self.spell.take(faults, matches!(outcome, ServiceOutcome::Failed { .. }));
         if in_fault {
             self.during_faults.0 += 1;
         }
@@ -433,7 +506,7 @@ impl ServiceFigures {
                 if self.last_failure.is_none_or(|last| at >= last) {
                     self.last_failure = Some(at);
                     let later = |success: &Duration| *success > at;
-                    self.recovered = self.recovered.filter(later).or(self.last_success.filter(later));
+                    self.back = self.back.filter(later).or(self.last_success.filter(later));
                 }
                 let key =
                     (visible, kms.map(|KmsFailure { exception, message, row }| (exception, row, message)));
@@ -465,8 +538,14 @@ impl ServiceFigures {
     fn succeeded(&mut self, at: Duration) {
         self.last_success = self.last_success.max(Some(at));
         if self.last_failure.is_some_and(|last| at > last) {
-            self.recovered = Some(self.recovered.map_or(at, |recovered| recovered.min(at)));
+            self.back = Some(self.back.map_or(at, |back| back.min(at)));
         }
+    }
+
+    /// When the service recovered: the first request after the last failure that proves something, if so many have succeeded
+    /// since that it is no chance. `None` if it never failed, or has not recovered.
+    pub fn recovered(&self) -> Option<Duration> {
+        self.back.filter(|_| self.spell.is_over())
     }
 
     /// What its users saw, most frequent first.
@@ -502,6 +581,9 @@ impl XksFigures {
         self.all.saturating_record(took_us);
         if outside {
             self.outside.saturating_record(took_us);
+        } else {
+            self.during_faults.0 += 1;
+            self.during_faults.1 += u64::from(outcome != XksOutcome::Ok);
         }
         if bucket != self.open_bucket {
             self.close_bucket();
@@ -629,45 +711,97 @@ mod tests {
         ServiceOutcome::Failed { visible: "broken", kms: None, attempts: 1 }
     }
 
+    /// One service's figures, fed by hand.
+    struct Fed(ServiceFigures);
+
+    impl Fed {
+        fn new() -> Self {
+            let series = || vec![0; 1_000];
+            Self(ServiceFigures { ok: series(), failed: series(), ..ServiceFigures::default() })
+        }
+
+        /// Requests that came in at this second and took so long, during the only fault, which begins at second 2, or after it.
+        fn take(&mut self, at_s: u64, took_s: u64, over: bool, outcome: &ServiceOutcome) {
+            let s = Duration::from_secs;
+            let (in_fault, faults) = (at_s >= 2 && !over, usize::from(at_s >= 2));
+            let when = When { at: s(at_s), took: s(took_s), in_fault, faults, over };
+            self.0.take(at_s as usize, when, outcome.clone());
+        }
+    }
+
     #[test]
     fn recovery_is_the_first_key_from_kms_after_the_last_failure() {
-        let mut figures =
-            ServiceFigures { ok: vec![0; 10], failed: vec![0; 10], ..ServiceFigures::default() };
         let s = Duration::from_secs;
-        let when = |at, took, in_fault| When { at, took, in_fault, over: false };
-        figures.take(1, when(s(1), Duration::ZERO, false), ServiceOutcome::ServedByKms);
-        figures.take(2, when(s(2), Duration::ZERO, true), failed());
-        figures.take(4, when(s(4), Duration::ZERO, true), ServiceOutcome::ServedByKms);
-        assert_eq!(figures.recovered, Some(s(4)));
+        let mut fed = Fed::new();
+        fed.take(1, 0, false, &ServiceOutcome::ServedByKms);
+        fed.take(2, 0, false, &failed());
+        fed.take(4, 0, false, &ServiceOutcome::ServedByKms);
+        assert_eq!(fed.0.recovered(), Some(s(4)), "everything failed: one success is enough");
         // It came in before that success but ended later: no new failure after the recovery.
-        figures.take(3, when(s(3), Duration::ZERO, true), failed());
-        assert_eq!(figures.recovered, Some(s(4)));
-        figures.take(5, when(s(5), Duration::ZERO, true), failed());
-        assert_eq!(figures.recovered, None);
-        // It failed late: a request that came in after it has been served already, and that is a recovery.
-        let mut late = figures.clone();
-        late.take(7, when(s(7), Duration::ZERO, false), ServiceOutcome::ServedByKms);
-        late.take(6, when(s(6), s(9), false), failed());
-        assert_eq!((late.last_failure, late.recovered), (Some(s(6)), Some(s(7))));
-        late.take(8, when(s(8), Duration::ZERO, false), ServiceOutcome::ServedByKms);
-        late.take(7, when(s(7) + s(1) / 2, s(9), false), failed());
-        assert_eq!((late.last_failure, late.recovered), (Some(s(7) + s(1) / 2), Some(s(8))));
-        figures.take(6, when(s(6), Duration::ZERO, false), ServiceOutcome::ServedFromCache);
-        figures.take(6, when(s(6), Duration::ZERO, false), ServiceOutcome::ServedByHeldKey);
-        assert_eq!(figures.recovered, None);
-        figures.take(7, when(s(7), Duration::ZERO, false), ServiceOutcome::ServedByKms);
-        assert_eq!(
-            (figures.first_failure, figures.last_failure, figures.recovered),
-            (Some(s(2)), Some(s(5)), Some(s(7)))
-        );
-        assert_eq!((figures.requests, figures.failures, figures.during_faults), (8, 3, (4, 3)));
-        // A key that a resource holds proves something only once every fault is over.
-        figures.take(8, when(s(8), Duration::ZERO, true), failed());
-        figures.take(8, when(s(8) + s(1) / 2, Duration::ZERO, true), ServiceOutcome::ServedByHeldKey);
-        assert_eq!(figures.recovered, None);
-        let over = When { over: true, ..when(s(9), Duration::ZERO, false) };
-        figures.take(9, over, ServiceOutcome::ServedByHeldKey);
-        assert_eq!(figures.recovered, Some(s(9)));
+        fed.take(3, 0, false, &failed());
+        (0..10).for_each(|_| fed.take(4, 0, false, &ServiceOutcome::ServedByKms));
+        assert_eq!(fed.0.recovered(), Some(s(4)));
+        fed.take(5, 0, false, &failed());
+        assert_eq!(fed.0.recovered(), None);
+        assert_eq!((fed.0.requests, fed.0.failures, fed.0.during_faults), (15, 3, (14, 3)));
+        // A cached key proves nothing, nor does one that a resource holds while a fault is on.
+        (0..100).for_each(|_| fed.take(6, 0, false, &ServiceOutcome::ServedFromCache));
+        (0..100).for_each(|_| fed.take(6, 0, false, &ServiceOutcome::ServedByHeldKey));
+        assert_eq!(fed.0.recovered(), None);
+        fed.take(7, 0, false, &ServiceOutcome::ServedByKms);
+        let ends = (fed.0.first_failure, fed.0.last_failure, fed.0.recovered());
+        assert_eq!(ends, (Some(s(2)), Some(s(5)), Some(s(7))));
+        fed.take(8, 0, false, &failed());
+        (0..400).for_each(|_| fed.take(9, 0, true, &ServiceOutcome::ServedByHeldKey));
+        assert_eq!(fed.0.recovered(), Some(s(9)));
+    }
+
+    /// It failed late: a request that came in after it has been served already, and that is a recovery.
+    #[test]
+    fn a_request_that_fails_late_ends_no_recovery() {
+        let s = Duration::from_secs;
+        let mut fed = Fed::new();
+        (2..5).for_each(|at| fed.take(at, 0, false, &failed()));
+        fed.take(7, 0, true, &ServiceOutcome::ServedByKms);
+        fed.take(6, 9, true, &failed());
+        (0..10).for_each(|_| fed.take(8, 0, true, &ServiceOutcome::ServedByKms));
+        assert_eq!((fed.0.last_failure, fed.0.recovered()), (Some(s(6)), Some(s(7))));
+        fed.take(7, 9, true, &failed());
+        assert_eq!(fed.0.recovered(), None, "served at second 7, too, but there is a failure since");
+        (0..30).for_each(|_| fed.take(8, 0, true, &ServiceOutcome::ServedByKms));
+        assert_eq!((fed.0.last_failure, fed.0.recovered()), (Some(s(7)), Some(s(8))));
+    }
+
+    /// Volumes whose attaches fail, one request in fifty, to the end of the run: every second ends with a success, and once the
+    /// report called the last of them the recovery.
+    #[test]
+    fn a_success_between_two_failures_is_no_recovery() {
+        let mut fed = Fed::new();
+        let held = ServiceOutcome::ServedByHeldKey;
+        for second in 2..300 {
+            fed.take(second, 0, second > 100, &failed());
+            (0..49).for_each(|_| fed.take(second, 0, second > 100, &held));
+            assert_eq!(fed.0.recovered(), None, "second {second}");
+        }
+        // A thousand to one: 342 in a row where one in fifty fails.
+        (0..300).for_each(|_| fed.take(300, 0, true, &held));
+        assert_eq!(fed.0.recovered(), Some(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn a_fault_after_a_recovery_begins_anew_and_one_before_it_does_not() {
+        let mut spell = Spell::default();
+        (0..10).for_each(|_| spell.take(1, true));
+        spell.take(1, false);
+        assert!(spell.is_over());
+        spell.take(2, false);
+        assert!(spell.is_over(), "well before and well since");
+        (0..100).for_each(|n| spell.take(2, n % 10 == 0));
+        assert!(!spell.is_over());
+        spell.take(3, false);
+        assert!(!spell.is_over(), "the next fault finds it ill");
+        (0..60).for_each(|_| spell.take(3, false));
+        assert!(spell.is_over());
     }
 
     #[test]

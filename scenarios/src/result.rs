@@ -36,6 +36,8 @@ pub struct RunResult {
     pub bucket_ms: u64,
     /// The faults, in order of time.
     pub faults: Vec<FaultBand>,
+    /// When the external key's material was destroyed in every HSM; `None` if it was not.
+    pub key_destroyed_ms: Option<u64>,
     /// The services, in the scenario's order.
     pub services: Vec<ServiceResult>,
     /// The proxy calls as KMS saw them.
@@ -267,6 +269,9 @@ pub struct PhaseResult {
     pub requests: u64,
     /// Those that failed.
     pub failures: u64,
+    /// Those of them that failed without a KMS call, because of what had become of the resource: an instance stopped, a table
+    /// archived. That has its cause in the past, and a load of its own keeps nothing up.
+    pub set_aside: u64,
     /// KMS calls it made, SDK retries included.
     pub kms_calls: u64,
 }

@@ -4,6 +4,7 @@
 //! folds what is left into a [`RunResult`].
 
 use crate::clock;
+use crate::fault::FaultKind;
 use crate::invariants;
 use crate::kms::cloudwatch::CloudWatch;
 use crate::net::capture::CaptureSummary;
@@ -99,8 +100,8 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
                 kms_calls: figures.kms_calls,
                 first_failure_ms: figures.first_failure.map(milliseconds),
                 failed_after_fault_ms: after(figures.first_failure, span.map(|(first, _)| first)),
-                recovered_ms: figures.recovered.map(milliseconds),
-                recovered_after_fault_ms: figures.recovered.and_then(|recovered| {
+                recovered_ms: figures.recovered().map(milliseconds),
+                recovered_after_fault_ms: figures.recovered().and_then(|recovered| {
                     let end = span?.1;
                     (end < scenario.duration).then(|| milliseconds(recovered.saturating_sub(end)))
                 }),
@@ -157,6 +158,14 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
         services,
         xks: finished.xks.clone(),
         queues,
+        key_destroyed_ms: scenario
+            .faults
+            .iter()
+            .filter(|fault| matches!(fault.kind, FaultKind::ExternalKeyDeleted))
+            .map(|fault| fault.from)
+            .filter(|from| *from < interrupted_at.unwrap_or(scenario.duration))
+            .min()
+            .map(milliseconds),
         world: world_result(scenario),
         console: console(&cloudwatch, scenario.duration),
         alarms: alarms(&cloudwatch, span.map(|(begins, _)| begins), scenario.duration),
@@ -210,7 +219,12 @@ fn world_result(scenario: &Scenario) -> WorldResult {
 
 /// `all` makes of a number of simulated requests the number that they represent.
 fn phase_result(phase: &Phase, all: impl Fn(u64) -> u64) -> PhaseResult {
-    PhaseResult { requests: all(phase.requests), failures: all(phase.failures), kms_calls: phase.calls }
+    PhaseResult {
+        requests: all(phase.requests),
+        failures: all(phase.failures),
+        set_aside: all(phase.set_aside),
+        kms_calls: phase.calls,
+    }
 }
 
 /// KMS calls of each request after the faults, as a multiple of those before.
@@ -283,6 +297,13 @@ fn check_expectation(
     result: &mut RunResult,
 ) {
     let whose = expectation.service.as_deref().unwrap_or("every service");
+    let toll = |tolls: fn(&ServiceResult) -> &Vec<Toll>| -> u64 {
+        let wanted = expectation.service.as_deref();
+        let services =
+            result.services.iter().filter(|service| wanted.is_none_or(|name| name == service.name));
+        services.flat_map(tolls).map(|toll| toll.count).sum()
+    };
+    let (lost, left) = (toll(|service| &service.lost), toll(|service| &service.manual));
     let chosen: Vec<(&str, &ServiceFigures)> = scenario
         .services
         .iter()
@@ -320,6 +341,16 @@ fn check_expectation(
         let text = format!("{whose}: at least {} of requests fail while a fault is on", percent(least));
         push("failures_during_faults_min", text, under);
     }
+    if let Some(least) = expectation.calls_failed_during_faults_min {
+        let (calls, failed) = finished.xks_during_faults;
+        let share = share(failed, calls);
+        let under = if share < least { vec![format!("it was {}", percent(share))] } else { Vec::new() };
+        let text = format!(
+            "proxy calls: KMS gets no good answer to at least {} of them while a fault is on",
+            percent(least)
+        );
+        push("calls_failed_during_faults_min", text, under);
+    }
     let settle_s = scenario.settle.as_secs_f64();
     let since = format!("once {settle_s} s have passed since the last fault");
     if let Some(least) = expectation.failures_after_faults_min {
@@ -346,6 +377,35 @@ fn check_expectation(
         );
         push("amplification_min", text, under);
     }
+    if let Some(least) = expectation.connections_after_faults_min {
+        let phase = &finished.xks_phases[2];
+        let share = share(phase.calls, phase.requests);
+        let under = if share < least { vec![format!("it was {}", percent(share))] } else { Vec::new() };
+        let text = format!("proxy calls: at least {} of them open a connection {since}", percent(least));
+        push("connections_after_faults_min", text, under);
+    }
+    if let (Some(least_s), Some((_, end))) = (expectation.recovered_after_s_min, scenario.fault_span()) {
+        let bound = Duration::from_secs_f64(least_s);
+        let early = chosen
+            .iter()
+            .filter_map(|(name, figures)| {
+                let late = figures.last_failure.and_then(|last| last.checked_sub(end)).unwrap_or_default();
+                (late < bound).then(|| format!("{name}: last failure {:.1} s after it", late.as_secs_f64()))
+            })
+            .collect();
+        let text = format!("{whose}: failures up to {least_s} s after the last fault and longer");
+        push("recovered_after_s_min", text, early);
+    }
+    let counted = [
+        ("lost_min", expectation.lost_min, lost, "lost for good"),
+        ("left_to_do_min", expectation.left_to_do_min, left, "left to do by hand"),
+    ];
+    for (name, least, count, what) in counted {
+        if let Some(least) = least {
+            let under = if count < least { vec![format!("it was {count}")] } else { Vec::new() };
+            push(name, format!("{whose}: at least {least} {what}"), under);
+        }
+    }
     if let (Some(within_s), Some((_, end))) = (expectation.recovered_within_s, scenario.fault_span()) {
         let bound = Duration::from_secs_f64(within_s);
         let late = chosen
@@ -353,13 +413,13 @@ fn check_expectation(
             .filter_map(|(name, figures)| {
                 let last = figures.last_failure?;
                 let late = last.checked_sub(end)?;
-                let unhealed = figures.recovered.is_none() && last >= end;
+                let unhealed = figures.recovered().is_none() && last >= end;
                 if late <= bound && !unhealed {
                     return None;
                 }
                 let mut text = format!("{name}: last failure {:.1} s after it", late.as_secs_f64());
                 if unhealed {
-                    let _ = write!(text, ", no success since");
+                    let _ = write!(text, ", and not enough requests since to say that it is well");
                 }
                 Some(text)
             })

@@ -149,6 +149,15 @@ pub(super) fn facts(result: &RunResult) -> Vec<Fact> {
         facts.push(Fact { term: "What goes on without its cause", answers: outliving });
     }
     let mut lost = tolled(result, |service| &service.lost);
+    if let Some(at) = result.key_destroyed_ms {
+        let text = format!(
+            "Everything that was ever encrypted under the external key: its material was destroyed in every HSM {} into the \
+             run, and unless a backup of it can be restored nothing of that will be read again. What still works lives on keys \
+             in memory.",
+            moment(at)
+        );
+        lost.insert(0, text.into());
+    }
     if lost.is_empty() {
         lost.push("Nothing that was counted in this run.".to_owned().into());
     }
@@ -284,14 +293,15 @@ fn outliving(result: &RunResult) -> Vec<Answer> {
     let mut answers = Vec::new();
     for service in &result.services {
         let after = service.after_faults;
+        let failures = after.failures.saturating_sub(after.set_aside);
         #[expect(clippy::cast_precision_loss, reason = "counts of requests fit a double")]
-        let failing = after.failures as f64 >= OUTLIVING_SHARE * after.requests as f64;
-        if after.failures == 0 || !failing {
+        let failing = failures as f64 >= OUTLIVING_SHARE * after.requests as f64;
+        if failures == 0 || !failing {
             continue;
         }
         let mut text = format!(
             "{} of {} still failed once {} was long over",
-            share(after.failures, after.requests),
+            share(failures, after.requests),
             counted(after.requests, "request"),
             last_fault(result)
         );

@@ -48,7 +48,8 @@ pub(crate) fn interrupted(directory: &Path, arguments: &[&str], announced: Optio
             assert!(line.starts_with(announced), "{line}");
         }
         None => {
-            while !heeds_ctrl_c(running.id()) {
+            // A handler that is being installed swallows a signal; what has worked for a while has installed it.
+            while !(heeds_ctrl_c(running.id()) && has_worked(running.id())) {
                 assert!(running.try_wait().unwrap().is_none(), "it ended before it heeded Ctrl-C");
                 std::thread::yield_now();
             }
@@ -58,6 +59,16 @@ pub(crate) fn interrupted(directory: &Path, arguments: &[&str], announced: Optio
     let said: Vec<String> = told.map_while(Result::ok).collect();
     let output = running.wait_with_output().unwrap();
     Output { stderr: said.join("\n").into_bytes(), ..output }
+}
+
+/// Whether the process has taken a tenth of a second of processor time: more than it takes to begin.
+fn has_worked(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // After the program's name in parentheses: state, and at 11 and 12 user and system time in hundredths of a second.
+    let (_, after_name) = stat.rsplit_once(')').unwrap();
+    let times: u64 =
+        after_name.split_whitespace().skip(11).take(2).map(|it| it.parse::<u64>().unwrap()).sum();
+    times >= 10
 }
 
 /// Whether the process has a handler for SIGINT, as the kernel tells.

@@ -162,6 +162,7 @@ fn outage(duration_ms: u64, buckets: usize) -> RunResult {
                 .collect(),
             per_bucket,
         },
+        key_destroyed_ms: None,
         queues: QueueResult {
             in_flight_max: 256,
             hsm_parallel_max: 16,
@@ -301,8 +302,18 @@ fn service(
         failed_after_fault_ms: life.fails.map(|(after, _)| after),
         recovered_ms: life.fails.map(|(_, back)| to_ms + back),
         recovered_after_fault_ms: life.fails.map(|(_, back)| back),
-        before_faults: PhaseResult { requests: requests / 2, failures: 0, kms_calls: requests / 2 },
-        after_faults: PhaseResult { requests: requests / 4, failures: 0, kms_calls: requests / 4 },
+        before_faults: PhaseResult {
+            requests: requests / 2,
+            failures: 0,
+            set_aside: 0,
+            kms_calls: requests / 2,
+        },
+        after_faults: PhaseResult {
+            requests: requests / 4,
+            failures: 0,
+            set_aside: 0,
+            kms_calls: requests / 4,
+        },
         amplification: Some(1.0),
         errors: if failures == 0 {
             Vec::new()
