@@ -83,6 +83,7 @@ use crate::trace::{Recorder, ServiceOutcome};
 use desk::Desk;
 use draws::Draws;
 use rand_chacha::ChaCha20Rng;
+use retry::{AT_FIRST, Retry, price_of_visible};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use settings::{Load, Parameters};
@@ -219,6 +220,10 @@ trait Service: Parameters {
         String::new()
     }
     fn assumptions(&self) -> Vec<String>;
+    /// Whether what its users see comes to them through an AWS SDK, which may try again.
+    fn users_call_it_by_sdk(&self) -> bool {
+        true
+    }
 }
 
 /// One user request, ready to be carried out.
@@ -281,6 +286,15 @@ impl ServiceSettings {
                 self.title()
             ),
         });
+        if self.service().users_call_it_by_sdk() {
+            assumptions.push(match load.sdk_attempts_max {
+                1 => "MA-D13: users' SDKs do not try a request again that a service has failed".into(),
+                n => format!(
+                    "MA-D13: {}: its users' SDKs try a request {n} times in all that ends in HTTP 5xx or throttling",
+                    self.title()
+                ),
+            });
+        }
         for (answer, shown, usual) in [
             ("400 for the key store (MA-D1)", load.on_400, ShownAs::InvalidState),
             ("500 (MA-D4)", load.on_500, ShownAs::Internal),
@@ -292,7 +306,8 @@ impl ServiceSettings {
         }
         if self.represents() > 1 {
             assumptions.push(format!(
-                "{}: each simulated request stands for {}",
+                "{}: each simulated request stands for {}; caches meet the simulated ones alone, and so hold fewer keys when a \
+                 fault begins than they would under the whole load",
                 self.title(),
                 words::count(u64::from(self.represents()))
             ));
@@ -370,8 +385,10 @@ pub fn start(settings: &ServiceSettings, context: ServiceContext) -> ServiceHand
         service.load(),
     ));
     let model = service.model(desk.clone(), &mut draws);
+    let sdk = (load.sdk_attempts_max > 1 && service.users_call_it_by_sdk())
+        .then(|| Rc::new(Retry::new(draws.split(), load.sdk_attempts_max)));
     tokio::task::spawn_local(create_resources(desk.clone(), model.clone()));
-    let arrivals = tokio::task::spawn_local(arrive(desk.clone(), model.clone(), load, arrivals, again));
+    let arrivals = tokio::task::spawn_local(arrive(desk.clone(), model.clone(), load, arrivals, sdk, again));
     ServiceHandle { settings: settings.clone(), desk, model, arrivals }
 }
 
@@ -396,6 +413,7 @@ async fn arrive(
     model: Rc<dyn Model>,
     load: Load,
     mut draws: Draws,
+    sdk: Option<Rc<Retry>>,
     again: Rc<RefCell<Draws>>,
 ) {
     let begun = Instant::now();
@@ -416,9 +434,13 @@ async fn arrive(
         }
         sleep_until(begun + next).await;
         let first = model.clone().request(&mut draws);
+        let first = match &sdk {
+            None => first,
+            Some(sdk) => Box::pin(by_sdk(model.clone(), sdk.clone(), first, again.clone())),
+        };
         let work = match load.caller_attempts {
             1 => first,
-            _ => Box::pin(insist(model.clone(), load, first, again.clone())),
+            _ => Box::pin(insist(model.clone(), load, first, sdk.clone(), again.clone())),
         };
         let desk = desk.clone();
         tokio::task::spawn_local(async move { desk.perform(work).await });
@@ -427,7 +449,13 @@ async fn arrive(
 
 /// A request whose caller's own software tries again, each time with one like it: what the object or table is does not
 /// matter to the outcome, and drawing it anew keeps the model small.
-async fn insist(model: Rc<dyn Model>, load: Load, first: Work, again: Rc<RefCell<Draws>>) -> ServiceOutcome {
+async fn insist(
+    model: Rc<dyn Model>,
+    load: Load,
+    first: Work,
+    sdk: Option<Rc<Retry>>,
+    again: Rc<RefCell<Draws>>,
+) -> ServiceOutcome {
     let pause = Duration::from_millis(u64::from(load.caller_pause_ms));
     let mut work = first;
     let mut made = 1;
@@ -439,6 +467,36 @@ async fn insist(model: Rc<dyn Model>, load: Load, first: Work, again: Rc<RefCell
         made += 1;
         let wait = pause.mul_f64(0.5 + again.borrow_mut().unit());
         sleep(wait).await;
+        work = model.clone().request(&mut again.borrow_mut());
+        if let Some(sdk) = &sdk {
+            work = Box::pin(by_sdk(model.clone(), sdk.clone(), work, again.clone()));
+        }
+    }
+}
+
+/// A request that its caller's AWS SDK tries again where the service's error says that it may succeed, each time with one like it.
+async fn by_sdk(
+    model: Rc<dyn Model>,
+    sdk: Rc<Retry>,
+    first: Work,
+    again: Rc<RefCell<Draws>>,
+) -> ServiceOutcome {
+    let (mut work, mut made, mut give_back, mut kms_attempts) = (first, 1, AT_FIRST, 0);
+    loop {
+        let (visible, kms) = match work.await {
+            ServiceOutcome::Failed { visible, kms, attempts } => {
+                kms_attempts += attempts;
+                (visible, kms)
+            }
+            served => {
+                sdk.succeeded(give_back);
+                return served;
+            }
+        };
+        let Some(cost) = sdk.pause(made, price_of_visible(visible)).await else {
+            return ServiceOutcome::Failed { visible, kms, attempts: kms_attempts };
+        };
+        (made, give_back) = (made + 1, cost);
         work = model.clone().request(&mut again.borrow_mut());
     }
 }

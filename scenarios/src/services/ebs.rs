@@ -59,6 +59,11 @@ const NOT_DONE: &str = "not attached or created";
 const TO_ATTACH: &str = "volumes to attach again";
 
 impl Service for Ebs {
+    // Users read and write blocks.
+    fn users_call_it_by_sdk(&self) -> bool {
+        false
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         self.ranges()
             .together(["attach_share", "create_share"], [self.attach_share, self.create_share])

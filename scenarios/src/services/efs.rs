@@ -54,6 +54,11 @@ const VIA: &str = "elasticfilesystem.us-east-1.amazonaws.com";
 const STOPPED: &str = "stopped";
 
 impl Service for Efs {
+    // Users read and write files.
+    fn users_call_it_by_sdk(&self) -> bool {
+        false
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         self.ranges().ordered(["onset_min_s", "onset_max_s"], [self.onset_min_s, self.onset_max_s]).done()
     }

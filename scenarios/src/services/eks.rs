@@ -50,6 +50,11 @@ const UNRECOVERABLE: &str = "clusters whose key stayed away too long and that ma
 const VIA: &str = "eks.us-east-1.amazonaws.com";
 
 impl Service for Eks {
+    // Users talk to the API server, not to AWS.
+    fn users_call_it_by_sdk(&self) -> bool {
+        false
+    }
+
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         let probe_every = Duration::from_secs(self.probe_every_s);
         let servers = (0..self.api_servers).map(|_| ApiServer::default());

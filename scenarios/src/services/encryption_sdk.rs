@@ -44,6 +44,11 @@ pub(super) const RAW_VISIBLE: Visible = Visible {
 };
 
 impl Service for EncryptionSdk {
+    // Users call KMS itself, whose SDK is in the desk.
+    fn users_call_it_by_sdk(&self) -> bool {
+        false
+    }
+
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         Rc::new(Application {
             caller: desk.direct_caller(ROLES[0]),

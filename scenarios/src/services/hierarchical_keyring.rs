@@ -50,6 +50,11 @@ const TABLE_VISIBLE: Visible = Visible {
 const TABLE_VIA: &str = "dynamodb.us-east-1.amazonaws.com";
 
 impl Service for HierarchicalKeyring {
+    // Users call KMS itself, whose SDK is in the desk.
+    fn users_call_it_by_sdk(&self) -> bool {
+        false
+    }
+
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model> {
         let early = Early {
             before: Duration::from_secs(self.grace_period_s),

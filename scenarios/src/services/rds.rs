@@ -96,6 +96,11 @@ const TO_RESTORE: &str = "DB instances to restore from backup";
 const LOST: &str = "DB instances in the terminal state inaccessible-encryption-credentials";
 
 impl Service for Rds {
+    // Users talk to the database, not to AWS.
+    fn users_call_it_by_sdk(&self) -> bool {
+        false
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         self.ranges()
             .ordered(["detect_min_s", "detect_max_s"], [self.detect_min_s, self.detect_max_s])

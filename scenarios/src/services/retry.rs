@@ -1,4 +1,5 @@
-//! How an AWS SDK in standard mode treats a failed KMS call (kms-behaviour 12; that services do the same inside is MA-D3):
+//! How an AWS SDK in standard mode treats a failed call (kms-behaviour 12): a service's of KMS (that services do the same inside is
+//! MA-D3), and a user's of a service:
 //! up to `kms_attempts_max` attempts, three by default, on HTTP 500 and on throttling with full-jitter back-off, none on `KMSInvalidStateException`,
 //! and a token bucket that stops retries when too many of them are needed.
 
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 const BACK_OFF_MAX: Duration = Duration::from_secs(20);
 const TOKENS_MAX: u32 = 500;
+/// What a success at the first try gives back.
+pub(super) const AT_FIRST: u32 = 1;
 
 /// A call with its retries: how it ended and what it cost.
 pub(super) struct Tried<T> {
@@ -21,6 +24,20 @@ impl<T> Tried<T> {
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Tried<U> {
         Tried { result: self.result.map(change), attempts: self.attempts }
     }
+}
+
+/// What an SDK makes of an error of a service, by its code and status as the user sees it: HTTP 5xx is transient, and throttling goes
+/// by many names.
+pub(super) fn price_of_visible(visible: &str) -> Option<(u32, Duration)> {
+    const THROTTLING: [&str; 4] = ["Throttl", "SlowDown", "TooManyRequests", "LimitExceeded"];
+    const TRANSIENT: [&str; 4] = ["(500)", "(502)", "(503)", "(504)"];
+    if THROTTLING.iter().any(|name| visible.contains(name)) {
+        return price(KmsException::Throttling);
+    }
+    if TRANSIENT.iter().any(|status| visible.contains(status)) {
+        return price(KmsException::KmsInternal);
+    }
+    None
 }
 
 /// The retry state of one SDK client. A service's whole fleet shares one here, which keeps its bucket's verdict while
@@ -49,29 +66,39 @@ impl Retry {
         &self,
         kms_call: impl Fn() -> LocalFuture<'a, Result<T, KmsFailure>>,
     ) -> Tried<T> {
-        // A success gives back what its last retry took, and a success at the first try one token.
-        let mut give_back = 1;
+        let mut give_back = AT_FIRST;
         let mut attempts = 1;
         loop {
             let failure = match kms_call().await {
                 Ok(value) => {
-                    self.tokens.set((self.tokens.get() + give_back).min(TOKENS_MAX));
+                    self.succeeded(give_back);
                     return Tried { result: Ok(value), attempts };
                 }
                 Err(failure) => failure,
             };
-            let affordable = price(failure.exception).filter(|(cost, _)| *cost <= self.tokens.get());
-            let Some((cost, base)) = affordable.filter(|_| attempts < self.attempts_max) else {
+            let Some(cost) = self.pause(attempts, price(failure.exception)).await else {
                 return Tried { result: Err(failure), attempts };
             };
-            self.tokens.set(self.tokens.get() - cost);
             give_back = cost;
-            let doubled = 2_u32.saturating_pow(attempts - 1);
-            let ceiling = base.saturating_mul(doubled).min(BACK_OFF_MAX);
-            let back_off = self.jitter.borrow_mut().between(Duration::ZERO, ceiling);
-            tokio::time::sleep(back_off).await;
             attempts += 1;
         }
+    }
+
+    /// A success gives back what its last retry took, and a success at the first try one token.
+    pub(super) fn succeeded(&self, give_back: u32) {
+        self.tokens.set((self.tokens.get() + give_back).min(TOKENS_MAX));
+    }
+
+    /// Waits until a call that has been tried so often may be tried again, and says what that costs; `None` when it may not.
+    pub(super) async fn pause(&self, attempts: u32, price: Option<(u32, Duration)>) -> Option<u32> {
+        let (cost, base) =
+            price.filter(|(cost, _)| *cost <= self.tokens.get() && attempts < self.attempts_max)?;
+        self.tokens.set(self.tokens.get() - cost);
+        let doubled = 2_u32.saturating_pow(attempts - 1);
+        let ceiling = base.saturating_mul(doubled).min(BACK_OFF_MAX);
+        let back_off = self.jitter.borrow_mut().between(Duration::ZERO, ceiling);
+        tokio::time::sleep(back_off).await;
+        Some(cost)
     }
 }
 
@@ -103,6 +130,20 @@ mod tests {
             .await;
         assert_eq!(tried.attempts, made.get());
         (tried, begun.elapsed())
+    }
+
+    #[test]
+    fn an_sdk_tries_again_what_is_transient_or_throttling() {
+        for (visible, cost) in [
+            ("ServiceUnavailable (503)", Some(14)),
+            ("KMSInvalidStateException (502)", Some(14)),
+            ("SlowDown (503)", Some(5)),
+            ("KMSThrottlingException (400)", Some(5)),
+            ("KMS.KMSInvalidStateException (400)", None),
+            ("I/O error: EBS reattachVolume failed", None),
+        ] {
+            assert_eq!(price_of_visible(visible).map(|(cost, _)| cost), cost, "{visible}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,6 +53,7 @@ impl Checks {
             caller_pause_ms,
             ramp_up_s,
             kms_attempts_max,
+            sdk_attempts_max,
             ..
         } = *load;
         self.require(rate_per_s > 0.0 && rate_per_s <= 100_000.0, "rate_per_s", || {
@@ -64,6 +65,7 @@ impl Checks {
         .count("caller_pause_ms", caller_pause_ms, 1..=600_000)
         .count("ramp_up_s", ramp_up_s, 0..=86_400)
         .count("kms_attempts_max", kms_attempts_max, 1..=10)
+        .count("sdk_attempts_max", sdk_attempts_max, 1..=10)
     }
 
     /// A switch or a word: whatever could be read is right.
@@ -145,6 +147,7 @@ pub(super) struct Load {
     pub(super) caller_pause_ms: u32,
     pub(super) ramp_up_s: u32,
     pub(super) kms_attempts_max: u32,
+    pub(super) sdk_attempts_max: u32,
     pub(super) on_400: ShownAs,
     pub(super) on_500: ShownAs,
     pub(super) on_throttle: ShownAs,
@@ -191,6 +194,10 @@ macro_rules! settings {
             /// How often the service tries a KMS call in all that ends in HTTP 500 or throttling (MA-D3); 1 to 10; default 3, as
             /// AWS SDKs do in standard mode.
             pub kms_attempts_max: u32,
+            /// How often the AWS SDK of its users tries a request in all that ends in HTTP 5xx or throttling (MA-D13); 1 to 10; default
+            /// 1: not again. SDKs in standard mode try three times, on top of what the service itself tries at KMS; the tries of
+            /// one request count as one. Of no effect where users call no service but KMS itself.
+            pub sdk_attempts_max: u32,
             /// Which of the service's codes its users see when KMS answers 400 because of the key store (MA-D1, MA-D17, MA-D26):
             /// `invalid-state`, `disabled`, `internal` or `throttled`; default `invalid-state`.
             pub on_400: $crate::services::ShownAs,
@@ -212,6 +219,7 @@ macro_rules! settings {
                     caller_pause_ms: 1_000,
                     ramp_up_s: 0,
                     kms_attempts_max: 3,
+                    sdk_attempts_max: 1,
                     on_400: $crate::services::ShownAs::InvalidState,
                     on_500: $crate::services::ShownAs::Internal,
                     on_throttle: $crate::services::ShownAs::Throttled,
@@ -237,6 +245,7 @@ macro_rules! settings {
                     caller_pause_ms: self.caller_pause_ms,
                     ramp_up_s: self.ramp_up_s,
                     kms_attempts_max: self.kms_attempts_max,
+                    sdk_attempts_max: self.sdk_attempts_max,
                     on_400: self.on_400,
                     on_500: self.on_500,
                     on_throttle: self.on_throttle,

@@ -320,5 +320,5 @@ fn what_one_caller_stands_for_scales_losses_and_words() {
     assert_eq!(one, thousand);
     let number = |words: &str| words.split(' ').next().unwrap().replace(',', "").parse::<u64>().unwrap();
     assert_eq!(number(&words) * 1_000, number(&scaled), "{words} / {scaled}");
-    assert!(assumptions.iter().any(|it| it.ends_with("each simulated request stands for 1,000")));
+    assert!(assumptions.iter().any(|it| it.contains("each simulated request stands for 1,000")));
 }

@@ -387,3 +387,45 @@ fn a_fault_does_not_reshuffle_who_comes_when() {
         }
     }
 }
+
+/// Section 3.1, MA-D13: SDKs retry 503, so that throttling multiplies the load; a 400 for the key they return at once.
+#[test]
+fn users_sdks_try_a_503_again_and_no_400() {
+    let calls = |sdk_attempts_max, exception| {
+        let settings = ServiceSettings::S3(S3 { rate_per_s: 1.0, sdk_attempts_max, ..S3::default() });
+        let run = run(settings, 2, 200, &[(100..130, Fault::Fails(exception))]);
+        let failures = run.failures(100..130);
+        assert!(failures.len() > 20, "{}", failures.len());
+        (failures, run.requests.len())
+    };
+    for (exception, code) in [
+        (KmsException::KmsInternal, "ServiceUnavailable (503)"),
+        (KmsException::Throttling, "SlowDown (503)"),
+    ] {
+        let ((alone, requests), (by_sdk, as_many)) = (calls(1, exception), calls(3, exception));
+        assert_eq!(requests, as_many, "the tries of one request are one request");
+        assert_eq!(alone[0], (code, 3), "S3's own tries");
+        assert_eq!(by_sdk[0], (code, 9), "three times each");
+        // Until the SDK's own bucket is empty.
+        assert!(by_sdk.iter().all(|it| it.0 == code && it.1 % 3 == 0 || it.1 < 9), "{by_sdk:?}");
+    }
+    let (refused, _) = calls(3, KmsException::KmsInvalidState);
+    assert!(refused.iter().all(|it| *it == ("KMS.KMSInvalidStateException (400)", 1)), "{refused:?}");
+    // One that succeeds at the second try is no failure.
+    let settings = ServiceSettings::S3(S3 {
+        rate_per_s: 1.0,
+        sdk_attempts_max: 3,
+        kms_attempts_max: 1,
+        ..S3::default()
+    });
+    let every_third = Fault::FailsEvery(3, KmsException::KmsInternal);
+    let run = run(settings, 2, 200, &[(100..130, every_third)]);
+    assert!(
+        run.failed(0..200) == 0 && run.calls_during(100..131) > run.during(100..130).count(),
+        "{:?}",
+        run.failures(0..200)
+    );
+    // What users call by other means nobody tries again.
+    assert!(ServiceSettings::S3(S3::default()).assumptions().iter().any(|it| it.starts_with("MA-D13")));
+    assert!(!ServiceSettings::Rds(Rds::default()).assumptions().iter().any(|it| it.starts_with("MA-D13")));
+}
