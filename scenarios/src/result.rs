@@ -376,6 +376,11 @@ pub struct AlarmResult {
     pub condition: String,
     /// The threshold, in the metric's unit.
     pub threshold: f64,
+    /// Its period.
+    pub period_ms: u64,
+    /// Periods that ended with a value of the metric. 0: the alarm was never evaluated, and that it did not ring says
+    /// nothing.
+    pub evaluated: u64,
     /// Whether AWS's documents give such a threshold, or only suggest an alarm on the metric.
     pub recommended: bool,
     /// When it first rang; `None` if never.

@@ -270,6 +270,8 @@ fn alarms(cloudwatch: &CloudWatch, fault_begins: Option<Duration>, end: Duration
             metric: alarm.metric.to_owned(),
             condition: format!("{} {side} {} in {minutes} min", alarm.statistic, alarm.threshold),
             threshold: alarm.threshold,
+            period_ms: milliseconds(alarm.period),
+            evaluated: alarm.evaluated,
             recommended: alarm.recommended,
             rang_at_ms: alarm.spans.first().map(|(from, _)| milliseconds(*from)),
             rang_after_fault_ms: fault_begins.and_then(after),

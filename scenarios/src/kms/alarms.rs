@@ -55,6 +55,8 @@ pub struct Alarm {
     pub spans: Vec<(Duration, Option<Duration>)>,
     /// How often it rang beyond those.
     pub spans_more: u64,
+    /// Periods that ended with a value to hold against the threshold. Without one, that it never rang says nothing.
+    pub evaluated: u64,
     /// A period without a sample leaves it as it is; otherwise it falls silent, for want of data.
     keeps_without_data: bool,
     ringing: bool,
@@ -62,6 +64,7 @@ pub struct Alarm {
 
 impl Alarm {
     fn observe(&mut self, period_end: Duration, value: Option<f64>) {
+        self.evaluated += u64::from(value.is_some());
         let ringing = match value {
             Some(value) if self.below => value < self.threshold,
             Some(value) => value > self.threshold,
@@ -109,6 +112,7 @@ impl Alarms {
             recommended: true,
             spans: Vec::new(),
             spans_more: 0,
+            evaluated: 0,
             keeps_without_data: false,
             ringing: false,
         };
@@ -248,6 +252,9 @@ mod tests {
             alarms.observe(managers, s(at), value);
         }
         assert_eq!(spans(&alarms, managers), [(s(600), Some(s(1_200)))]);
+        let evaluated = |name| alarms.all().iter().find(|alarm| alarm.name == name).unwrap().evaluated;
+        let of = [name, certificate, managers, AlarmName::SlowProxy].map(evaluated);
+        assert_eq!(of, [6, 2, 2, 0], "a period without a value is no evaluation");
     }
 
     #[test]

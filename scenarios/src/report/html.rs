@@ -252,7 +252,7 @@ fn faults(result: &RunResult, axis: &Axis) -> Markup {
     }
 }
 
-/// The alarms that rang, each when it did; the table of alarms names the silent ones too.
+/// The alarms that rang, each when it did; the table of alarms names the others too.
 fn alarm_bands(result: &RunResult, axis: &Axis) -> Markup {
     let rang = result.alarms.iter().filter_map(|alarm| Some((alarm, story::rang(alarm)?)));
     html! {
@@ -642,13 +642,24 @@ fn alarms(result: &RunResult) -> Markup {
                     tbody {
                         @for alarm in &result.alarms {
                             @let rang = story::rang(alarm);
+                            @let unheard = story::unheard(alarm, result.duration_ms);
                             tr.broken[rang.is_some()] {
                                 td.outcome {
-                                    @if rang.is_some() { span.no { "rang" } } @else { span.idle { "silent" } }
+                                    @if rang.is_some() {
+                                        span.no { "rang" }
+                                    } @else if unheard.is_some() {
+                                        span.idle { "not evaluated" }
+                                    } @else {
+                                        span.idle { "silent" }
+                                    }
                                 }
                                 th scope="row" {
                                     (alarm.name)
-                                    @if let Some(rang) = &rang { span.message { (rang) } }
+                                    @if let Some(rang) = &rang {
+                                        span.message { (rang) }
+                                    } @else if let Some(why) = unheard {
+                                        span.message { (why) }
+                                    }
                                 }
                                 td { (alarm.metric) ": " (alarm.condition) }
                             }

@@ -147,7 +147,7 @@ fn alarms(out: &mut String, result: &RunResult) -> std::fmt::Result {
             vec![
                 alarm.name.clone(),
                 format!("{}: {}", alarm.metric, alarm.condition),
-                story::rang(alarm).unwrap_or_else(|| "silent".to_owned()),
+                story::rang(alarm).unwrap_or_else(|| story::quiet(alarm, result.duration_ms)),
             ]
         }),
     )

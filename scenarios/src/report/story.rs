@@ -469,6 +469,20 @@ pub(super) fn rang(alarm: &AlarmResult) -> Option<String> {
     Some(format!("rang {when}, for {}{often}{end}", duration(alarm.rang_for_ms)))
 }
 
+/// Why an alarm was never evaluated, so that it could not ring; `None` if it was.
+pub(super) fn unheard(alarm: &AlarmResult, run_ms: u64) -> Option<&'static str> {
+    match alarm.evaluated {
+        0 if run_ms < alarm.period_ms => Some("the run is shorter than the period"),
+        0 => Some("no period ended with a value of the metric"),
+        _ => None,
+    }
+}
+
+/// What an alarm that never rang was: `silent`, or `not evaluated (the run is shorter than the period)`.
+pub(super) fn quiet(alarm: &AlarmResult, run_ms: u64) -> String {
+    unheard(alarm, run_ms).map_or_else(|| "silent".to_owned(), |why| format!("not evaluated ({why})"))
+}
+
 /// What the console shows of the proxy, in one sentence; `None` when it was never asked.
 pub(super) fn console(console: &ConsoleResult) -> Option<String> {
     let average = console.average_latency_ms?;

@@ -491,15 +491,25 @@ fn proxy_latency(screen: &mut Screen, result: &RunResult) {
 fn alarms(screen: &mut Screen, result: &RunResult) {
     screen.heading("Alarms that AWS recommends or suggests, evaluated at the end of each period");
     let widest = result.alarms.iter().map(|alarm| alarm.name.chars().count()).max().unwrap_or(0);
-    let mut silent = Vec::new();
+    let mut quiet: Vec<(Option<&str>, Vec<&str>)> = Vec::new();
     for alarm in &result.alarms {
         match story::rang(alarm) {
             Some(text) => screen.wrapped(&format!("  {:<widest$}  ", alarm.name), Ink::Bad, &text),
-            None => silent.push(alarm.name.as_str()),
+            None => {
+                let why = story::unheard(alarm, result.duration_ms);
+                match quiet.iter_mut().find(|(of_others, _)| *of_others == why) {
+                    Some((_, names)) => names.push(&alarm.name),
+                    None => quiet.push((why, vec![&alarm.name])),
+                }
+            }
         }
     }
-    if !silent.is_empty() {
-        screen.wrapped("  silent: ", Ink::Plain, &silent.join(", "));
+    for (why, names) in quiet {
+        let names = names.join(", ");
+        match why {
+            None => screen.wrapped("  silent: ", Ink::Plain, &names),
+            Some(why) => screen.wrapped("  not evaluated: ", Ink::Plain, &format!("{names} ({why})")),
+        }
     }
     if let Some(text) = story::console(&result.console) {
         screen.wrapped("  ", Ink::Plain, &format!("{text}."));

@@ -4,7 +4,7 @@
 //! directory's `tmp/`, to be looked at.
 
 use crate::sample::{all, eight_days, empty, hostile, no_faults, sample, violated};
-use scenarios::report::{SCHEMA, Style, html, json, terminal};
+use scenarios::report::{SCHEMA, Style, html, json, markdown, terminal};
 use scenarios::result::Toll;
 use serde_json::Value;
 
@@ -49,6 +49,25 @@ fn the_summary_tells_the_whole_story() {
     );
     let s3 = text.lines().find(|line| line.starts_with("  S3 ")).unwrap();
     assert!(s3.contains("█") && s3.contains("××"), "no success line: {s3}");
+}
+
+#[test]
+fn an_alarm_that_was_never_evaluated_is_not_called_silent() {
+    let mut result = sample();
+    let name = result.alarms[1].name.clone();
+    result.alarms[1].evaluated = 0;
+    for (period_ms, why) in [
+        (result.duration_ms + 1, "the run is shorter than the period"),
+        (result.duration_ms, "no period ended with a value of the metric"),
+    ] {
+        result.alarms[1].period_ms = period_ms;
+        has(&terminal(&result, PLAIN), &[&format!("  not evaluated: {name} ({why})")]);
+        has(&markdown(&result), &[&format!("not evaluated ({why})")]);
+        has(&page(&result), &["not evaluated", why]);
+        for text in [terminal(&result, PLAIN), markdown(&result), page(&result)] {
+            assert!(!text.contains("silent"), "{text}");
+        }
+    }
 }
 
 #[test]
