@@ -4,7 +4,7 @@
 //! This is the one module of the crate that opens real connections.
 
 use crate::kms::LocalFuture;
-use crate::kms::client::{ClientTls, Dial, Io};
+use crate::kms::client::{ClientTls, Dial, Io, crypto_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::net::SocketAddr;
@@ -129,7 +129,7 @@ fn connector(pem: &[u8]) -> Result<TlsConnector, String> {
     if roots.is_empty() {
         return Err(wrong(&"there is no certificate in the file"));
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(crypto_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(&error))?

@@ -5,7 +5,7 @@
 //! holds any of it.
 
 use crate::environment::{RUN_BEGINS, SimulatedEnv};
-use crate::kms::client::ClientTls;
+use crate::kms::client::{ClientTls, crypto_provider};
 use crate::scenario::TlsVersion;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -106,7 +106,7 @@ impl SimulatedTls {
             TlsVersion::V12 => &[&rustls::version::TLS12],
             TlsVersion::V13 | TlsVersion::Off => &[&rustls::version::TLS13],
         };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(crypto_provider());
         let mut config = rustls::ClientConfig::builder_with_details(provider, Arc::clone(env) as _)
             .with_protocol_versions(versions)
             .map_err(|error| words(&error))?
@@ -143,5 +143,35 @@ impl SimulatedTls {
             Serving::ClientCertificateDemanded => &self.demanding,
         };
         self.server.replace(Arc::clone(config).into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    /// Kms-behaviour 6.4, typed a second time.
+    #[test]
+    fn kms_offers_the_suites_that_are_documented_and_no_others() {
+        use rustls::CipherSuite as Suite;
+        let (tls12, tls13) = (
+            vec![
+                Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                Suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            ],
+            vec![Suite::TLS13_AES_256_GCM_SHA384, Suite::TLS13_CHACHA20_POLY1305_SHA256],
+        );
+        crate::clock::run([0; 32], |clock| async move {
+            let env = Arc::new(SimulatedEnv::new(clock, ChaCha20Rng::from_seed([0; 32])));
+            for version in [TlsVersion::V12, TlsVersion::V13] {
+                let tls = SimulatedTls::new("proxy.example", version, 90, &env).unwrap();
+                let offered = &tls.client.connector.config().crypto_provider().cipher_suites;
+                let offered: Vec<_> = offered.iter().map(|suite| suite.suite()).collect();
+                assert_eq!(offered, [tls13.clone(), tls12.clone()].concat(), "{version:?}");
+            }
+        })
+        .unwrap();
     }
 }

@@ -15,6 +15,7 @@
 use super::LocalFuture;
 use super::failure::Cause;
 use super::http1::{Malformed, Response, parse_response};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls_pki_types::ServerName;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -45,10 +46,26 @@ pub trait Dial {
 /// TLS of the client: the configuration, and the name that the proxy's certificate must carry.
 #[derive(Clone)]
 pub struct ClientTls {
-    /// Built from a `rustls::ClientConfig`, whose clock should be the simulation's.
+    /// Built from a `rustls::ClientConfig` with [`crypto_provider`], whose clock should be the simulation's.
     pub connector: TlsConnector,
     /// The host of the key store's endpoint.
     pub server_name: ServerName<'static>,
+}
+
+/// What a `rustls::ClientConfig` of KMS is built with: aws-lc-rs, with the cipher suites that KMS offers and no others
+/// (SPEC, API content type; kms-behaviour 6.4). A proxy that has none of them cannot be told from one without TLS
+/// (row 15). Listed here a second time, so that a mistake in the proxy's own list does not cancel itself out.
+pub fn crypto_provider() -> CryptoProvider {
+    use aws_lc_rs::cipher_suite as suite;
+    CryptoProvider {
+        cipher_suites: vec![
+            suite::TLS13_AES_256_GCM_SHA384,
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        ],
+        ..aws_lc_rs::default_provider()
+    }
 }
 
 /// What to obey; see [`KmsSettings`](super::settings::KmsSettings).

@@ -187,3 +187,25 @@ fn a_proxy_with_tls_is_reached_under_the_name_that_is_given() {
         }
     });
 }
+
+#[test]
+fn a_proxy_without_a_suite_that_kms_offers_is_one_without_tls() {
+    use rustls::crypto::aws_lc_rs::cipher_suite as suite;
+    really(async {
+        for (suite, reached) in [
+            (suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, true),
+            (suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, false),
+        ] {
+            let proxy = Proxy::with_one_suite("proxy.internal", suite).await;
+            let site = Site::with(proxy, Some("proxy.internal"), settings(), Limits::default()).await;
+            let answer = site.call("CreateCustomKeyStore", key_store(0)).await;
+            if reached {
+                assert_eq!(answer.status, 200, "{answer:?}");
+            } else {
+                let (_, class, message) = answer.failure();
+                assert_eq!(class, "XksProxyUriUnreachableException");
+                assert!(message.starts_with("AWS KMS cannot establish a TLS connection"), "row 15: {message}");
+            }
+        }
+    });
+}

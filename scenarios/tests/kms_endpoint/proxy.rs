@@ -64,8 +64,29 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// With TLS, and a certificate of this name, if one is given.
-    #[expect(clippy::disallowed_methods, reason = "the tests' own server")]
     pub(crate) async fn start(tls_name: Option<&str>) -> Self {
+        Self::start_with(tls_name.map(certified)).await
+    }
+
+    /// With this TLS, whose one cipher suite is of TLS 1.2, and a certificate of this name.
+    pub(crate) async fn with_one_suite(tls_name: &str, suite: rustls::SupportedCipherSuite) -> Self {
+        let made = rcgen::generate_simple_self_signed([tls_name.to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = rustls::crypto::CryptoProvider {
+            cipher_suites: vec![suite],
+            ..rustls::crypto::aws_lc_rs::default_provider()
+        };
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        Self::start_with(Some((ServerTls::new(Arc::new(config)), made.cert.pem()))).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the tests' own server")]
+    async fn start_with(tls: Option<(Arc<ServerTls>, String)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let hsm = Arc::new(StubHsm::new(|label| !label.contains("no-such-key")));
@@ -84,7 +105,7 @@ impl Proxy {
         let log = Arc::new(Log::default());
         let subscriber = Arc::clone(&log) as Arc<dyn Subscriber>;
         let app = App::new(settings, stores.into(), Arc::new(SystemEnv), subscriber).unwrap();
-        let (tls, authority_pem) = tls_name.map(certified).unzip();
+        let (tls, authority_pem) = tls.unzip();
         let url = format!("{}://127.0.0.1:{port}", if tls.is_some() { "https" } else { "http" });
         let server = tokio::spawn(serve(Door(listener), Arc::new(app), tls, std::future::pending()));
         Self { url, log, authority_pem, hsm, server }
