@@ -186,8 +186,12 @@ impl KmsModel {
             let error = match fault {
                 Some(code) => Some(code),
                 None if model.connection.borrow().change != change => return,
+                // With the credential that was given last: an owner who repaired it connects at once, and must not
+                // fail because one host still has the old one.
                 None => {
-                    model.check_health("ConnectCustomKeyStore").await.err().map(Cause::connection_error_code)
+                    let line = model.newest_line();
+                    let checked = model.check_health_on(&line, "ConnectCustomKeyStore").await;
+                    checked.err().map(Cause::connection_error_code)
                 }
             };
             if model.connection.borrow().change == change {

@@ -300,8 +300,16 @@ impl KmsModel {
     /// # Errors
     /// The row of the failure table, as the management calls use it.
     pub async fn check_health(&self, kms_operation: &'static str) -> Result<ManagerStates, Cause> {
-        let line = self.line(self.host());
-        let result = self.ask_health(&line, kms_operation).await;
+        self.check_health_on(&self.line(self.host()), kms_operation).await
+    }
+
+    /// The same on this line.
+    pub(super) async fn check_health_on(
+        &self,
+        line: &Line,
+        kms_operation: &'static str,
+    ) -> Result<ManagerStates, Cause> {
+        let result = self.ask_health(line, kms_operation).await;
         let mut counters = self.counters.borrow_mut();
         counters.health_checks += 1;
         counters.health_checks_bad += u64::from(!matches!(&result, Ok(states) if states.any_usable()));

@@ -21,6 +21,7 @@ use xks_proxy::env::UnixTime;
 use xks_proxy::secret::Secret;
 
 const SYMMETRIC: (&str, &str, bool) = ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", false);
+const NEW_ACCESS_KEY_ID: &str = "BETAWXOPQLAGCMTVZZZZ";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// An account whose key stores all reach the same scripted proxy, but for hosts under `unknown.example`.
@@ -212,6 +213,30 @@ fn each_call_has_its_connection_states() {
         account.connect_custom_key_store(&id).unwrap();
         tokio::time::sleep(Duration::from_secs(301)).await;
         assert_eq!(site.state(&id).1, Some(ConnectionErrorCode::InternalError));
+    });
+}
+
+/// A host that still signs with the old credential has no say in a connect.
+#[test]
+fn a_connect_is_tried_with_the_credential_that_was_given_last() {
+    simulate(async {
+        let site = site(KmsSettings { connect_s: 2, ..KmsSettings::default() });
+        let account = &site.account;
+        let id = site.create("store", public_proxy("store")).await.unwrap();
+        site.proxy.accept_only(NEW_ACCESS_KEY_ID);
+        account.connect_custom_key_store(&id).unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(site.state(&id), (ConnectionState::Failed, Some(ConnectionErrorCode::InvalidCredentials)));
+        account.disconnect_custom_key_store(&id).unwrap();
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let update = KeyStoreUpdate {
+            credential: Some((NEW_ACCESS_KEY_ID.into(), secret())),
+            ..KeyStoreUpdate::default()
+        };
+        account.update_custom_key_store(&id, update).await.unwrap();
+        account.connect_custom_key_store(&id).unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(site.state(&id), (ConnectionState::Connected, None));
     });
 }
 

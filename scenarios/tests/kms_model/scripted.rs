@@ -63,11 +63,18 @@ pub(crate) struct Proxy {
     /// Connections that the client has closed.
     closed_by_client: Cell<u32>,
     last_plaintext: RefCell<Vec<u8>>,
+    /// The one access key id that is let in, if it matters.
+    accepted: Cell<Option<&'static str>>,
 }
 
 impl Proxy {
     pub(crate) fn always(&self, reply: Reply) {
         *self.reply.borrow_mut() = Some(reply);
+    }
+
+    /// From now on requests signed with another access key id are answered with row 6.
+    pub(crate) fn accept_only(&self, access_key_id: &'static str) {
+        self.accepted.set(Some(access_key_id));
     }
 
     pub(crate) fn last(&self) -> Seen {
@@ -86,6 +93,9 @@ impl Proxy {
 
     /// Not AES: a ciphertext that only this proxy can make sense of, and a tag that knows the AAD.
     fn serve(&self, seen: &Seen) -> (u16, Value) {
+        if self.accepted.get().is_some_and(|id| !seen.head.contains(id)) {
+            return (401, json!({"errorName": "AuthenticationFailedException"}));
+        }
         let field = |name: &str| STANDARD.decode(seen.body[name].as_str().unwrap_or_default()).unwrap();
         let aad = field("additionalAuthenticatedData");
         let tag = |ciphertext: &[u8]| -> Vec<u8> {
