@@ -75,6 +75,14 @@ enum Phase {
     DeletedFrom(Duration),
 }
 
+impl Phase {
+    /// What shows of it while the key store is `connected` or not: `Unavailable` hides `Disabled`, and says by itself what
+    /// `Enabled` says, for row 18 is not the key's.
+    fn seen(self, connected: bool) -> Self {
+        if self == Self::Disabled && !connected { Self::Enabled } else { self }
+    }
+}
+
 /// A KMS key and the external key it is bound to for good.
 #[derive(Debug)]
 pub struct KmsKey {
@@ -91,6 +99,8 @@ pub(super) struct View {
     pub(super) host: usize,
     pub(super) hosts: usize,
     pub(super) now: Duration,
+    /// Whether the key store is connected, as far as this host has heard.
+    pub(super) connected: bool,
 }
 
 impl KmsKey {
@@ -106,17 +116,28 @@ impl KmsKey {
         key
     }
 
-    /// Whether a host of KMS lets the operation pass. That the key store is not connected matters to cryptographic
-    /// operations only, and is not looked at here: it has a row of its own (18, MA-15).
+    /// Whether a host of KMS lets the operation pass. A key store that is not connected hides that a key is disabled, as
+    /// [`Self::state`] shows. What it says to cryptographic operations has a row of its own (18, MA-15) and is not said
+    /// here.
     pub(super) fn admit(&self, operation: KeyOperation, view: View) -> Result<(), KmsFailure> {
         let phase = *self.phase.borrow().seen_by(view.host, view.hosts, view.now);
-        self.judge(operation, phase, view.now)
+        self.judge(operation, phase.seen(view.connected), view.now)
     }
 
     /// The same for operations that change or read the key itself, which see the newest state.
-    pub(super) fn admit_newest(&self, operation: KeyOperation, now: Duration) -> Result<(), KmsFailure> {
+    pub(super) fn admit_newest(
+        &self,
+        operation: KeyOperation,
+        connected: bool,
+        now: Duration,
+    ) -> Result<(), KmsFailure> {
         let phase = *self.phase.borrow().current();
-        self.judge(operation, phase, now)
+        self.judge(operation, phase.seen(connected), now)
+    }
+
+    /// The same for operations that say the same to `Enabled`, `Disabled` and `Unavailable`.
+    fn admit_change(&self, operation: KeyOperation, now: Duration) -> Result<(), KmsFailure> {
+        self.judge(operation, *self.phase.borrow().current(), now)
     }
 
     fn judge(&self, operation: KeyOperation, phase: Phase, now: Duration) -> Result<(), KmsFailure> {
@@ -182,14 +203,14 @@ impl KmsKey {
 
     /// EnableKey. `spread`: until every host of KMS knows.
     pub(super) fn enable(&self, now: Duration, spread: Duration) -> Result<(), KmsFailure> {
-        self.admit_newest(KeyOperation::Enable, now)?;
+        self.admit_change(KeyOperation::Enable, now)?;
         self.change(Phase::Enabled, now, spread);
         Ok(())
     }
 
     /// DisableKey.
     pub(super) fn disable(&self, now: Duration, spread: Duration) -> Result<(), KmsFailure> {
-        self.admit_newest(KeyOperation::Disable, now)?;
+        self.admit_change(KeyOperation::Disable, now)?;
         self.change(Phase::Disabled, now, spread);
         Ok(())
     }
@@ -211,7 +232,7 @@ impl KmsKey {
                 ),
             ));
         }
-        self.admit_newest(KeyOperation::ScheduleDeletion, now)?;
+        self.admit_change(KeyOperation::ScheduleDeletion, now)?;
         let gone = now + Duration::from_secs(u64::from(window_days) * 86_400);
         self.change(Phase::DeletedFrom(gone), now, spread);
         Ok(gone)
@@ -219,7 +240,7 @@ impl KmsKey {
 
     /// CancelKeyDeletion: the key is disabled then.
     pub(super) fn cancel_deletion(&self, now: Duration, spread: Duration) -> Result<(), KmsFailure> {
-        self.admit_newest(KeyOperation::CancelDeletion, now)?;
+        self.admit_change(KeyOperation::CancelDeletion, now)?;
         self.change(Phase::Disabled, now, spread);
         Ok(())
     }
@@ -240,6 +261,10 @@ mod tests {
         key
     }
 
+    fn view(host: usize, now: Duration) -> View {
+        View { host, hosts: 3, now, connected: true }
+    }
+
     fn said(result: Result<(), KmsFailure>) -> String {
         match result {
             Ok(()) => "ok".into(),
@@ -247,7 +272,8 @@ mod tests {
         }
     }
 
-    /// Kms-behaviour 5.3, typed a second time: operation, and what it says to Enabled, Disabled, PendingDeletion.
+    /// Kms-behaviour 5.3, typed a second time: operation, and what it says to Enabled, Disabled, PendingDeletion. To
+    /// Unavailable all say what they say to Enabled: row 18 is the key store's.
     #[test]
     fn each_operation_says_to_each_state_what_the_table_says() {
         const DISABLED: &str = "DisabledException: arn:aws:kms:us-east-1:111122223333:key/1 is disabled.";
@@ -271,10 +297,16 @@ mod tests {
         ] {
             let phases = [Phase::Enabled, Phase::Disabled, Phase::DeletedFrom(NOW * 2)];
             for (phase, expected) in phases.into_iter().zip(expected) {
-                let found = said(key(phase).admit_newest(operation, NOW));
+                let found = said(key(phase).admit_newest(operation, true, NOW));
                 assert_eq!(found, expected, "{operation:?} of {phase:?}");
             }
-            let gone = said(key(Phase::DeletedFrom(NOW)).admit_newest(operation, NOW));
+            for phase in [Phase::Enabled, Phase::Disabled] {
+                let found = said(key(phase).admit_newest(operation, false, NOW));
+                assert_eq!(found, expected[0], "{operation:?} of {phase:?}, not connected");
+            }
+            let found = said(key(Phase::DeletedFrom(NOW * 2)).admit_newest(operation, false, NOW));
+            assert_eq!(found, expected[2], "{operation:?} of PendingDeletion, not connected");
+            let gone = said(key(Phase::DeletedFrom(NOW)).admit_newest(operation, true, NOW));
             assert_eq!(gone, format!("NotFoundException: Key '{ARN}' does not exist"), "{operation:?}");
         }
     }
@@ -305,20 +337,20 @@ mod tests {
     #[test]
     fn a_new_key_is_not_found_by_hosts_that_have_not_heard_of_it() {
         let key = KmsKey::created(ARN.into(), "external".into(), NOW, Duration::from_secs(3));
-        let said = |host, now| said(key.admit(Op::Cryptographic, View { host, hosts: 3, now }));
+        let said = |host, now| said(key.admit(Op::Cryptographic, view(host, now)));
         let unknown = format!("NotFoundException: Key '{ARN}' does not exist");
         assert_eq!([0, 2].map(|host| said(host, NOW)), [unknown.as_str(); 2]);
         let later = NOW + Duration::from_secs(1);
         assert_eq!([0, 2].map(|host| said(host, later)), ["ok", unknown.as_str()]);
         assert_eq!([0, 2].map(|host| said(host, NOW + Duration::from_secs(3))), ["ok"; 2]);
-        assert_eq!(key.admit_newest(Op::Describe, NOW), Ok(()));
+        assert_eq!(key.admit_newest(Op::Describe, true, NOW), Ok(()));
     }
 
     #[test]
     fn hosts_hear_of_a_change_one_after_another() {
         let key = key(Phase::Enabled);
         key.disable(NOW, Duration::from_secs(3)).unwrap();
-        let admitted = |host, now| key.admit(Op::Cryptographic, View { host, hosts: 3, now }).is_ok();
+        let admitted = |host, now| key.admit(Op::Cryptographic, view(host, now)).is_ok();
         assert_eq!([0, 1, 2].map(|host| admitted(host, NOW)), [true; 3]);
         assert_eq!([0, 1, 2].map(|host| admitted(host, NOW + Duration::from_secs(1))), [false, true, true]);
         assert_eq!([0, 1, 2].map(|host| admitted(host, NOW + Duration::from_secs(3))), [false; 3]);

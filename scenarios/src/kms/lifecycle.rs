@@ -405,8 +405,9 @@ impl KmsModel {
     /// `NotFoundException` when there is no such key, or no longer.
     pub fn key_state(&self, key: usize) -> Result<KeyState, KmsFailure> {
         let key = self.key(key)?;
-        key.admit_newest(KeyOperation::Describe, self.recorder.now())?;
-        Ok(key.state(self.is_connected()))
+        let connected = self.is_connected();
+        key.admit_newest(KeyOperation::Describe, connected, self.recorder.now())?;
+        Ok(key.state(connected))
     }
 
     /// What an operation that changes nothing here says to the state of key number `key`: CreateGrant, CreateAlias,
@@ -415,7 +416,7 @@ impl KmsModel {
     /// # Errors
     /// Those of kms-behaviour 5.3 and 5.4.
     pub fn admit_key(&self, key: usize, operation: KeyOperation) -> Result<(), KmsFailure> {
-        self.key(key)?.admit_newest(operation, self.recorder.now())
+        self.key(key)?.admit_newest(operation, self.is_connected(), self.recorder.now())
     }
 
     /// EnableKey on key number `key`. Takes `propagation_ms` until every host of KMS knows, as the next three do.

@@ -592,8 +592,9 @@ impl KmsModel {
 
     /// Key state, key store state, quotas, in this order: what is refused without a call of the proxy.
     pub(super) fn admit(&self, host: usize, key: &KmsKey, operation: KmsOperation) -> Result<(), KmsFailure> {
-        key.admit(KeyOperation::Cryptographic, self.view(host))?;
-        if !self.is_connected_for(host) {
+        let view = self.view(host);
+        key.admit(KeyOperation::Cryptographic, view)?;
+        if !view.connected {
             return Err(Cause::NotConnected.failure(true));
         }
         let now = self.recorder.now();
@@ -614,7 +615,8 @@ impl KmsModel {
     }
 
     pub(super) fn view(&self, host: usize) -> View {
-        View { host, hosts: self.settings.hosts, now: self.recorder.now() }
+        let (hosts, connected) = (self.settings.hosts, self.is_connected_for(host));
+        View { host, hosts, now: self.recorder.now(), connected }
     }
 
     /// One call of the proxy: sign, send, read, and tell of it.

@@ -5,7 +5,7 @@ use crate::scripted::{Reply, error, one_host, scripted};
 use crate::support::{CALLER, OTHER_CALLER, World, simulate};
 use scenarios::kms::alarms::AlarmName;
 use scenarios::kms::cloudwatch::XksOperation;
-use scenarios::kms::key::KeyState;
+use scenarios::kms::key::{KeyOperation, KeyState};
 use scenarios::kms::settings::KmsSettings;
 use scenarios::kms::{KmsApi, KmsException as E, KmsOperation};
 use std::time::Duration;
@@ -35,14 +35,20 @@ fn a_disabled_or_deleted_key_fails_before_the_proxy_and_leaves_the_others_alone(
         let pending = (E::KmsInvalidState, format!("{ARN} is pending deletion."), 0);
         assert_eq!(call(&world).await, Err(pending.clone()));
         assert_eq!(world.kms.enable_key(0).unwrap_err().exception, E::KmsInvalidState);
-        // The key's state comes first, and the key store's only where the key itself is in order.
+        // A key pending deletion stays so through a disconnect; every other is Unavailable, be it disabled or not.
         world.kms.disconnect().unwrap();
         assert_eq!(call(&world).await, Err(pending));
         let other = world.kms.encrypt(KmsOperation::Encrypt, &OTHER_CALLER).await.unwrap_err();
         assert_eq!(other.row, 18);
         world.kms.cancel_key_deletion(0).unwrap();
-        assert_eq!(call(&world).await, Err(disabled));
+        assert_eq!(call(&world).await.unwrap_err().2, 18, "MA-15");
         assert_eq!(world.kms.key_state(0), Ok(KeyState::Unavailable));
+        assert_eq!(world.kms.admit_key(0, KeyOperation::CreateGrant), Ok(()));
+        // The key's own state is back with the connection.
+        world.kms.set_connected(true);
+        assert_eq!(call(&world).await, Err(disabled));
+        assert_eq!(world.kms.admit_key(0, KeyOperation::CreateGrant).unwrap_err().exception, E::Disabled);
+        world.kms.disconnect().unwrap();
         world.kms.enable_key(0).unwrap();
         tokio::time::sleep(Duration::from_secs(300)).await;
         world.kms.connect().unwrap();
