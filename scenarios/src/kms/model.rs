@@ -592,6 +592,27 @@ impl KmsModel {
 
     /// Key state, key store state, quotas, in this order: what is refused without a call of the proxy.
     pub(super) fn admit(&self, host: usize, key: &KmsKey, operation: KmsOperation) -> Result<(), KmsFailure> {
+        self.admit_at(host, key, operation, false)
+    }
+
+    /// The same of the second key store of a ReEncrypt, which the account's quota counts once (MA-18): the first store has
+    /// taken it.
+    pub(super) fn admit_second(
+        &self,
+        host: usize,
+        key: &KmsKey,
+        operation: KmsOperation,
+    ) -> Result<(), KmsFailure> {
+        self.admit_at(host, key, operation, true)
+    }
+
+    fn admit_at(
+        &self,
+        host: usize,
+        key: &KmsKey,
+        operation: KmsOperation,
+        account_paid: bool,
+    ) -> Result<(), KmsFailure> {
         let view = self.view(host);
         key.admit(KeyOperation::Cryptographic, view)?;
         if !view.connected {
@@ -599,7 +620,7 @@ impl KmsModel {
         }
         let now = self.recorder.now();
         // The account's quota is the caller's, and what the key store's turns away has been taken from it all the same.
-        let of_account = self.account_quota.borrow_mut().take(now);
+        let of_account = account_paid || self.account_quota.borrow_mut().take(now);
         if !of_account || !self.quota.borrow_mut().take(now) {
             self.counters.borrow_mut().throttled += 1;
             if of_account {

@@ -124,7 +124,7 @@ impl KmsModel {
 
     /// ReEncrypt of such a blob under key number `key` of the key store `to`, which may be another one, with the
     /// encryption context `new_context`. Two calls of the proxy, one after the other (MA-4); one request to the quota of
-    /// each key store (MA-18).
+    /// each key store, and one to the account's (MA-18).
     ///
     /// # Errors
     /// What the first of the two that fails would say by itself.
@@ -138,19 +138,30 @@ impl KmsModel {
         let at = self.recorder.now();
         let result = async {
             let parts = self.take_apart(blob)?;
-            let (host, new_host) = (self.host(), to.host());
-            let new_key = to.key(key)?;
-            new_key.admit(KeyOperation::Cryptographic, to.view(new_host))?;
-            self.admit(host, &parts.key, call.operation)?;
-            if !std::ptr::eq(self, to) {
-                to.admit(new_host, &new_key, call.operation)?;
-            }
+            let (host, new_host) = self.admit_re_encrypt(&parts.key, (to, key), call.operation)?;
             let plaintext = self.open_own(host, &parts, call).await?;
             to.seal_own(new_host, key, &plaintext, OwnCall { context: new_context, ..call }).await
         }
         .await;
         self.finish(at, call.operation, 0, &result);
         result
+    }
+
+    /// What is refused of a ReEncrypt without a call of a proxy; gives the hosts that serve its two halves.
+    fn admit_re_encrypt(
+        &self,
+        source: &KmsKey,
+        (to, key): (&Self, usize),
+        operation: KmsOperation,
+    ) -> Result<(usize, usize), KmsFailure> {
+        let (host, new_host) = (self.host(), to.host());
+        let new_key = to.key(key)?;
+        new_key.admit(KeyOperation::Cryptographic, to.view(new_host))?;
+        self.admit(host, source, operation)?;
+        if !std::ptr::eq(self, to) {
+            to.admit_second(new_host, &new_key, operation)?;
+        }
+        Ok((host, new_host))
     }
 
     /// The number of the key that a blob needs; `None` when [`Self::encrypt_own`] did not make it.

@@ -11,6 +11,7 @@ use scenarios::kms::account::{
 use scenarios::kms::client::{ClientTls, Dial};
 use scenarios::kms::key::{KeyOperation, KeyState};
 use scenarios::kms::lifecycle::{ConnectionErrorCode, ConnectionState};
+use scenarios::kms::payload::OwnCall;
 use scenarios::kms::settings::KmsSettings;
 use scenarios::kms::{KmsApi, KmsException as E, KmsFailure, KmsOperation};
 use scenarios::trace::Recorder;
@@ -18,7 +19,7 @@ use serde_json::json;
 use std::rc::Rc;
 use std::time::Duration;
 use xks_proxy::env::UnixTime;
-use xks_proxy::secret::Secret;
+use xks_proxy::secret::{Plaintext, Secret};
 
 const SYMMETRIC: (&str, &str, bool) = ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", false);
 const NEW_ACCESS_KEY_ID: &str = "BETAWXOPQLAGCMTVZZZZ";
@@ -317,6 +318,35 @@ fn a_key_store_behind_a_vpc_is_first_tried_when_connected() {
             site.account.connect_custom_key_store(&id).unwrap();
             tokio::time::sleep(Duration::from_secs(301)).await;
             assert_eq!(site.state(&id), expected);
+        }
+    });
+}
+
+#[test]
+fn a_re_encrypt_between_two_key_stores_counts_once_in_the_account_and_once_in_each_store() {
+    simulate(async {
+        // With a quota of four in the account and two in each key store.
+        for (account_quota_per_s, quota_per_s, passed) in [(4, 1_800, 4), (1_800, 2, 2)] {
+            let site =
+                site(KmsSettings { account_quota_per_s, quota_per_s, hosts: 1, ..KmsSettings::default() });
+            let account = &site.account;
+            let mut keys = Vec::new();
+            for name in ["one", "two"] {
+                let id = site.connected(name).await;
+                keys.push(account.create_key(&id, "key-1", SYMMETRIC, &CALLER).await.unwrap().id);
+            }
+            let call = |operation| OwnCall { operation, context: b"{}", requester: (&CALLER).into() };
+            let plaintext = Plaintext::new(b"x".to_vec());
+            let encrypted = account.encrypt(&keys[0], &plaintext, call(KmsOperation::Encrypt)).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            for _ in 0..passed {
+                let to = (keys[1].as_str(), &b"{}"[..]);
+                let call = call(KmsOperation::ReEncrypt);
+                account.re_encrypt(None, &encrypted.blob, to, call).await.unwrap();
+            }
+            let to = (keys[1].as_str(), &b"{}"[..]);
+            let next = account.re_encrypt(None, &encrypted.blob, to, call(KmsOperation::ReEncrypt)).await;
+            assert_eq!(class(next), Some(E::Throttling), "MA-18");
         }
     });
 }
