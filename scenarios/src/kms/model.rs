@@ -568,10 +568,7 @@ impl KmsModel {
     pub fn dry_run(&self, operation: KmsOperation, key: usize) -> Result<(), KmsFailure> {
         let key = self.key(key)?;
         self.admit(self.host(), &key, operation)?;
-        Err(KmsFailure::new(
-            KmsException::DryRunOperation,
-            "The request would have succeeded, but the DryRun option is set.",
-        ))
+        Err(dry_run_passed())
     }
 
     /// X1, where the proxy can be held to it: whether what it decrypted is what it had been given to encrypt. KMS's
@@ -854,6 +851,14 @@ impl Drop for HealthPoll {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// A dry run has come as far as the proxy.
+pub(super) fn dry_run_passed() -> KmsFailure {
+    KmsFailure::new(
+        KmsException::DryRunOperation,
+        "The request would have succeeded, but the DryRun option is set.",
+    )
 }
 
 /// The blob was encrypted under another key than the request names.

@@ -9,7 +9,7 @@ use super::failure::Cause;
 use super::http1::Response;
 use super::inner::{NONCE_BYTES, Sealed, pack_after, unpack_fields};
 use super::key::{KeyOperation, KmsKey};
-use super::model::{Failed, KmsModel, Purpose};
+use super::model::{Failed, KmsModel, Purpose, dry_run_passed};
 use super::requests::Ask;
 use super::violations::X1;
 use super::{CiphertextBlob, KmsException, KmsFailure, KmsOperation, Requester};
@@ -145,6 +145,21 @@ impl KmsModel {
         .await;
         self.finish(at, call.operation, 0, &result);
         result
+    }
+
+    /// The same as a dry run: everything but the proxy (MA-9).
+    ///
+    /// # Errors
+    /// Always: `DryRunOperationException` when it would have come as far as the proxy, otherwise what stopped it.
+    pub fn dry_run_re_encrypt(
+        &self,
+        blob: &CiphertextBlob,
+        (to, key): (&Self, usize),
+        operation: KmsOperation,
+    ) -> Result<(), KmsFailure> {
+        let parts = self.take_apart(blob)?;
+        self.admit_re_encrypt(&parts.key, (to, key), operation)?;
+        Err(dry_run_passed())
     }
 
     /// What is refused of a ReEncrypt without a call of a proxy; gives the hosts that serve its two halves.

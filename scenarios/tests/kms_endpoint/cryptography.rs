@@ -230,6 +230,25 @@ fn a_dry_run_comes_as_far_as_the_proxy_and_no_further() {
         ] {
             assert_eq!(site.refused(operation, members).await.1, "DryRunOperationException", "{operation}");
         }
+        // Its parameters are looked at as those of any other request.
+        let long = json!({ "a": "x".repeat(8_200) });
+        for (operation, members) in [
+            ("Encrypt", json!({ "KeyId": arn, "Plaintext": base64(&[1; 5_000]) })),
+            ("Encrypt", json!({ "KeyId": arn, "Plaintext": base64(b"x"), "EncryptionContext": long })),
+            ("Decrypt", json!({ "CiphertextBlob": blob, "EncryptionContext": long })),
+            (
+                "ReEncrypt",
+                json!({
+                    "CiphertextBlob": blob, "DestinationKeyId": arn, "DestinationEncryptionContext": long,
+                }),
+            ),
+            ("GenerateDataKey", json!({ "KeyId": arn, "NumberOfBytes": 5_000 })),
+            ("GenerateDataKeyWithoutPlaintext", json!({ "KeyId": arn, "NumberOfBytes": 0 })),
+        ] {
+            let mut members = members;
+            members["DryRun"] = json!(true);
+            assert_eq!(site.refused(operation, members).await.1, "ValidationException", "{operation}");
+        }
         assert_eq!(site.proxy.log.len(), heard);
     });
 }

@@ -7,7 +7,7 @@
 use super::super::model::{KmsModel, incorrect_key};
 use super::super::parameters as check;
 use super::super::payload::{CONTEXT_BYTES_MAX, OwnCall};
-use super::super::{CiphertextBlob, KmsException, KmsFailure, KmsOperation};
+use super::super::{CiphertextBlob, KmsException, KmsFailure};
 use super::Account;
 use rand_core::Rng;
 use std::rc::Rc;
@@ -54,8 +54,7 @@ impl Account {
         plaintext: &Plaintext,
         call: OwnCall<'_>,
     ) -> Result<Encrypted, KmsFailure> {
-        within("plaintext", plaintext.expose().len(), &PLAINTEXT_BYTES)?;
-        check_context(call.context)?;
+        check_plaintext(plaintext, call)?;
         self.seal(self.found(key_id)?, plaintext, call).await
     }
 
@@ -69,7 +68,7 @@ impl Account {
         bytes: usize,
         call: OwnCall<'_>,
     ) -> Result<(Encrypted, Plaintext), KmsFailure> {
-        check_context(call.context)?;
+        check_data_key(bytes, call)?;
         let found = self.found(key_id)?;
         let data_key = self.generate_random(bytes)?;
         let encrypted = self.seal(found, &data_key, call).await?;
@@ -114,27 +113,65 @@ impl Account {
         Ok((source.arn()?, encrypted(&found, &new_blob)?))
     }
 
-    /// `operation` on the key `key_id` as a dry run (MA-9).
+    /// Encrypt as a dry run: everything but the proxy, the parameters included (MA-9).
     ///
     /// # Errors
-    /// Always; see [`KmsModel::dry_run`].
-    pub fn dry_run(&self, operation: KmsOperation, key_id: &str) -> Result<(), KmsFailure> {
-        let found = self.found(key_id)?;
-        found.model.dry_run(operation, found.number)
+    /// Always: `DryRunOperationException` when it would have come as far as the proxy, otherwise as [`Self::encrypt`].
+    pub fn dry_run_encrypt(
+        &self,
+        key_id: &str,
+        plaintext: &Plaintext,
+        call: OwnCall<'_>,
+    ) -> Result<(), KmsFailure> {
+        check_plaintext(plaintext, call)?;
+        self.dry_run(key_id, call)
     }
 
-    /// Decrypt of a blob as a dry run (MA-9), or the first half of a ReEncrypt.
+    /// GenerateDataKey, or the same without the plaintext, as a dry run (MA-9).
     ///
     /// # Errors
-    /// Always; see [`KmsModel::dry_run`] and [`Self::decrypt`].
-    pub fn dry_run_of_blob(
+    /// Always; see [`Self::dry_run_encrypt`] and [`Self::generate_data_key`].
+    pub fn dry_run_data_key(&self, key_id: &str, bytes: usize, call: OwnCall<'_>) -> Result<(), KmsFailure> {
+        check_data_key(bytes, call)?;
+        self.dry_run(key_id, call)
+    }
+
+    /// Decrypt as a dry run (MA-9).
+    ///
+    /// # Errors
+    /// Always; see [`Self::dry_run_encrypt`] and [`Self::decrypt`].
+    pub fn dry_run_decrypt(
         &self,
-        operation: KmsOperation,
         key_id: Option<&str>,
         blob: &[u8],
+        call: OwnCall<'_>,
     ) -> Result<(), KmsFailure> {
+        check_context(call.context)?;
         let (found, _) = self.found_by_blob(key_id, blob)?;
-        found.model.dry_run(operation, found.number)
+        found.model.dry_run(call.operation, found.number)
+    }
+
+    /// ReEncrypt as a dry run (MA-9).
+    ///
+    /// # Errors
+    /// Always; see [`Self::dry_run_encrypt`] and [`Self::re_encrypt`].
+    pub fn dry_run_re_encrypt(
+        &self,
+        source_key_id: Option<&str>,
+        blob: &[u8],
+        (key_id, new_context): (&str, &[u8]),
+        call: OwnCall<'_>,
+    ) -> Result<(), KmsFailure> {
+        check_context(call.context)?;
+        check_context(new_context)?;
+        let (source, blob) = self.found_by_blob(source_key_id, blob)?;
+        let found = self.found(key_id)?;
+        source.model.dry_run_re_encrypt(&blob, (&*found.model, found.number), call.operation)
+    }
+
+    fn dry_run(&self, key_id: &str, call: OwnCall<'_>) -> Result<(), KmsFailure> {
+        let found = self.found(key_id)?;
+        found.model.dry_run(call.operation, found.number)
     }
 
     /// GenerateRandom without a key store: `bytes`, 1 to 1,024.
@@ -142,11 +179,7 @@ impl Account {
     /// # Errors
     /// `ValidationException` for another number.
     pub fn generate_random(&self, bytes: usize) -> Result<Plaintext, KmsFailure> {
-        if !DATA_KEY_BYTES.contains(&bytes) {
-            let constraint =
-                format!("Member must be from {} to {}", DATA_KEY_BYTES.start(), DATA_KEY_BYTES.end());
-            return Err(check::invalid("numberOfBytes", &bytes.to_string(), &constraint));
-        }
+        check_count(bytes)?;
         let mut drawn = vec![0; bytes];
         self.payloads.borrow_mut().fill_bytes(&mut drawn);
         Ok(Plaintext::new(drawn))
@@ -198,6 +231,25 @@ fn within(name: &str, length: usize, range: &std::ops::RangeInclusive<usize>) ->
     }
     let constraint = format!("Member must have length from {} to {}", range.start(), range.end());
     Err(check::invalid(name, &format!("({length} bytes)"), &constraint))
+}
+
+fn check_plaintext(plaintext: &Plaintext, call: OwnCall<'_>) -> Result<(), KmsFailure> {
+    within("plaintext", plaintext.expose().len(), &PLAINTEXT_BYTES)?;
+    check_context(call.context)
+}
+
+fn check_data_key(bytes: usize, call: OwnCall<'_>) -> Result<(), KmsFailure> {
+    check_count(bytes)?;
+    check_context(call.context)
+}
+
+/// `NumberOfBytes`.
+fn check_count(bytes: usize) -> Result<(), KmsFailure> {
+    if DATA_KEY_BYTES.contains(&bytes) {
+        return Ok(());
+    }
+    let constraint = format!("Member must be from {} to {}", DATA_KEY_BYTES.start(), DATA_KEY_BYTES.end());
+    Err(check::invalid("numberOfBytes", &bytes.to_string(), &constraint))
 }
 
 fn check_context(context: &[u8]) -> Result<(), KmsFailure> {

@@ -77,11 +77,10 @@ impl Api {
         let plaintext = Plaintext::new(needed(members.plaintext, "plaintext")?.0);
         check_algorithm(members.encryption_algorithm.as_deref(), "encryptionAlgorithm")?;
         let context = canonical(&members.encryption_context.unwrap_or_default());
-        let operation = KmsOperation::Encrypt;
+        let call = OwnCall { operation: KmsOperation::Encrypt, context: &context, requester };
         if members.dry_run == Some(true) {
-            self.account.dry_run(operation, &key_id)?;
+            self.account.dry_run_encrypt(&key_id, &plaintext, call)?;
         }
-        let call = OwnCall { operation, context: &context, requester };
         let encrypted = self.account.encrypt(&key_id, &plaintext, call).await?;
         Ok(Some(json!({
             "CiphertextBlob": base64(&encrypted.blob),
@@ -97,10 +96,10 @@ impl Api {
         refuse_recipient(members.recipient.as_ref())?;
         let context = canonical(&members.encryption_context.unwrap_or_default());
         let (operation, named) = (KmsOperation::Decrypt, members.key_id.as_deref());
-        if members.dry_run == Some(true) {
-            self.account.dry_run_of_blob(operation, named, &blob)?;
-        }
         let call = OwnCall { operation, context: &context, requester };
+        if members.dry_run == Some(true) {
+            self.account.dry_run_decrypt(named, &blob, call)?;
+        }
         let (key_arn, plaintext) = self.account.decrypt(named, &blob, call).await?;
         Ok(Some(json!({
             "KeyId": key_arn,
@@ -121,15 +120,11 @@ impl Api {
         let context = canonical(&members.source_encryption_context.unwrap_or_default());
         let new_context = canonical(&members.destination_encryption_context.unwrap_or_default());
         let (operation, named) = (KmsOperation::ReEncrypt, members.source_key_id.as_deref());
-        if members.dry_run == Some(true) {
-            match self.account.dry_run_of_blob(operation, named, &blob) {
-                Err(failure) if failure.exception == KmsException::DryRunOperation => {}
-                other => other?,
-            }
-            self.account.dry_run(operation, &key_id)?;
-        }
         let call = OwnCall { operation, context: &context, requester };
         let to = (key_id.as_str(), new_context.as_slice());
+        if members.dry_run == Some(true) {
+            self.account.dry_run_re_encrypt(named, &blob, to, call)?;
+        }
         let (source_arn, encrypted) = self.account.re_encrypt(named, &blob, to, call).await?;
         Ok(Some(json!({
             "CiphertextBlob": base64(&encrypted.blob),
@@ -169,10 +164,10 @@ impl Api {
         } else {
             KmsOperation::GenerateDataKeyWithoutPlaintext
         };
-        if members.dry_run == Some(true) {
-            self.account.dry_run(operation, &key_id)?;
-        }
         let call = OwnCall { operation, context: &context, requester };
+        if members.dry_run == Some(true) {
+            self.account.dry_run_data_key(&key_id, bytes, call)?;
+        }
         let (encrypted, data_key) = self.account.generate_data_key(&key_id, bytes, call).await?;
         let mut answer = json!({ "CiphertextBlob": base64(&encrypted.blob), "KeyId": encrypted.key_arn });
         if with_plaintext {
