@@ -135,6 +135,9 @@ pub struct KmsModel {
     account_quota: Rc<RefCell<Quota>>,
     reliability: RefCell<Reliability>,
     serial: Cell<u64>,
+    /// Whether the last health check found every external key manager UNAVAILABLE. One that failed has found nothing
+    /// (MA-20).
+    all_unavailable: Cell<bool>,
     pub(super) connection: RefCell<Connection>,
     /// What each host of KMS has heard of the connection: whether there is one.
     pub(super) reach: RefCell<Spread<bool>>,
@@ -246,6 +249,7 @@ impl KmsModel {
             account_quota,
             reliability: RefCell::new(Reliability::new(settings.reliability_threshold, window)),
             serial: Cell::new(0),
+            all_unavailable: Cell::new(false),
             connection: RefCell::default(),
             reach: RefCell::new(Spread::new(false)),
             cloudwatch: RefCell::new(CloudWatch::new(&settings, begins)),
@@ -313,6 +317,7 @@ impl KmsModel {
         let mut counters = self.counters.borrow_mut();
         counters.health_checks += 1;
         counters.health_checks_bad += u64::from(!matches!(&result, Ok(states) if states.any_usable()));
+        self.all_unavailable.set(matches!(&result, Ok(states) if !states.any_usable()));
         let states = result?;
         counters.manager_states = Some(states);
         self.cloudwatch.borrow_mut().note_managers(self.recorder.now(), states);
@@ -625,8 +630,7 @@ impl KmsModel {
             }
             return Err(Cause::Quota.failure(true));
         }
-        if self.settings.fail_fast && self.counters.borrow().manager_states.is_some_and(|it| !it.any_usable())
-        {
+        if self.settings.fail_fast && self.all_unavailable.get() {
             return Err(Cause::Unhealthy.failure(true));
         }
         Ok(())

@@ -451,6 +451,13 @@ fn failing_fast_is_row_19() {
             }
             world.kms.check_health("KmsHealthCheck").await.unwrap();
             encrypt(&world).await.unwrap();
+            // A check that failed did not find them all UNAVAILABLE.
+            proxy.always(Reply::Answer(200, health("UNAVAILABLE").to_string()));
+            world.kms.check_health("KmsHealthCheck").await.unwrap_err();
+            proxy.always(Reply::Silence);
+            world.kms.check_health("KmsHealthCheck").await.unwrap_err();
+            proxy.always(Reply::Serve);
+            encrypt(&world).await.unwrap();
         }
     });
 }
