@@ -132,7 +132,7 @@ impl Author {
             kms_key_arn: is_cryptographic
                 .then_some("arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"),
             via_service: None,
-            source_vpc: false,
+            source_vpc: None,
         };
         let body = ask.body(&metadata, &mut self.variation);
         let id_at = body.find(ID).unwrap_or_else(|| unreachable!("the number is part of every body"));

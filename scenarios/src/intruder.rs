@@ -93,7 +93,7 @@ pub async fn intrude(
             }),
             kms_key_arn: Some("arn:aws:kms:us-east-1:444455556666:key/0987dcba-09fe-87dc-65ba-ab0987654321"),
             via_service: None,
-            source_vpc: false,
+            source_vpc: None,
         };
         let body = |plaintext: &[u8], random: &mut ChaCha20Rng| {
             Ask::Encrypt { plaintext, aad: b"", cdiv: true }.body(&metadata, random)

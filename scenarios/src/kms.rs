@@ -88,11 +88,27 @@ pub struct Requester<'a> {
     pub via_service: Option<&'a str>,
     /// `kmsRequestId`, where the caller's own request has one; KMS draws one otherwise.
     pub request_id: Option<&'a str>,
+    /// The VPC endpoint that the caller came through, where it is known; `source_vpc_share` decides otherwise.
+    pub source_vpc: Option<SourceVpc<'a>>,
+}
+
+/// A VPC endpoint of the caller's own account. AWS services on a caller's behalf come through none (kms-behaviour 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceVpc<'a> {
+    /// `awsSourceVpc`.
+    pub vpc: &'a str,
+    /// `awsSourceVpce`.
+    pub vpce: &'a str,
 }
 
 impl<'a> From<&'a Caller> for Requester<'a> {
     fn from(caller: &'a Caller) -> Self {
-        Self { principal_arn: caller.principal_arn, via_service: caller.via_service, request_id: None }
+        Self {
+            principal_arn: caller.principal_arn,
+            via_service: caller.via_service,
+            request_id: None,
+            source_vpc: None,
+        }
     }
 }
 

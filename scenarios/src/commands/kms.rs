@@ -66,6 +66,12 @@ pub(crate) struct KmsArguments {
     /// File with other settings of the model, written as in the section [kms] of a scenario: patience_ms = 500.
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
+    /// The VPC that callers come from, as the proxy is told: awsSourceVpc. [default: callers come through no VPC endpoint]
+    #[arg(long, value_name = "ID", requires = "source_vpce")]
+    source_vpc: Option<String>,
+    /// The VPC endpoint that they come through: awsSourceVpce.
+    #[arg(long, value_name = "ID", requires = "source_vpc")]
+    source_vpce: Option<String>,
     /// Print no line for each call.
     #[arg(long)]
     quiet: bool,
@@ -111,7 +117,11 @@ pub(crate) fn perform(arguments: &KmsArguments) -> Result<u8, String> {
             }
         }));
         let api = Api::new(&arguments.account, region, settings, Rc::clone(&proxy), seed()?, journal);
-        let api = Rc::new(api.map_err(|error| format!("cannot start: {error}"))?);
+        let mut api = api.map_err(|error| format!("cannot start: {error}"))?;
+        if let (Some(vpc), Some(vpce)) = (&arguments.source_vpc, &arguments.source_vpce) {
+            api.set_source_vpc(vpc, vpce);
+        }
+        let api = Rc::new(api);
         let listener = listen(address).await?;
         let here = listener.local_addr().map_err(|error| format!("cannot listen: {error}"))?;
         let key_arn = match first {
@@ -148,14 +158,18 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 fn settings(file: Option<&Path>, fast: bool) -> Result<KmsSettings, String> {
-    let mut settings = match file {
-        None => KmsSettings::default(),
-        Some(file) => {
-            let text = String::from_utf8(read(file, "--settings")?)
-                .map_err(|_| format!("--settings: {} is not text", file.display()))?;
-            read_kms_settings(&file.display().to_string(), &text).map_err(|error| error.to_string())?
-        }
+    let text = match file {
+        None => String::new(),
+        Some(file) => String::from_utf8(read(file, "--settings")?)
+            .map_err(|_| format!("--settings: {} is not text", file.display()))?,
     };
+    let origin = file.map(|file| file.display().to_string()).unwrap_or_default();
+    let mut settings = read_kms_settings(&origin, &text).map_err(|error| error.to_string())?;
+    // A scenario tries both forms on the proxy; real callers come from where they come from, and a policy of the proxy's
+    // may go by it.
+    if !toml::from_str::<toml::Table>(&text).is_ok_and(|table| table.contains_key("source_vpc_share")) {
+        settings.source_vpc_share = 0.0;
+    }
     settings.check().map_err(|error| format!("--settings: {error}"))?;
     if fast {
         settings.connect_s = 0;
@@ -225,8 +239,12 @@ async fn make_first(api: &Api, proxy: &RealEndpoint, first: First) -> Result<Str
         .map_err(|failure| failed("key store", failure))?;
     let model = account.key_store(&id).map_err(|failure| failed("key store", failure))?;
     model.set_connected(true);
-    let requester =
-        Requester { principal_arn: "arn:aws:iam::111122223333:root", via_service: None, request_id: None };
+    let requester = Requester {
+        principal_arn: "arn:aws:iam::111122223333:root",
+        via_service: None,
+        request_id: None,
+        source_vpc: None,
+    };
     let kind = ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", false);
     let key = account
         .create_key(&id, &first.external_key_id, kind, requester)
@@ -285,4 +303,20 @@ fn conclude(api: &Api) -> Result<u8, String> {
     }
     say(&text)?;
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_caller_comes_through_a_vpc_endpoint_unless_told() {
+        assert_eq!(settings(None, false).unwrap().source_vpc_share, 0.0);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("kms.toml");
+        for (text, share) in [("hosts = 3\n", 0.0), ("source_vpc_share = 0.25\n", 0.25)] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(settings(Some(&file), false).unwrap().source_vpc_share, share, "{text}");
+        }
+    }
 }

@@ -75,7 +75,7 @@ impl Seeds {
             principal_arn: (operation != Operation::GetHealthStatus).then_some(PRINCIPAL_ARN),
             kms_key_arn: matches!(operation, Operation::Encrypt | Operation::Decrypt).then_some(KMS_KEY_ARN),
             via_service: None,
-            source_vpc: false,
+            source_vpc: None,
         };
         Request::post(&self.host, self.path(operation), ask.body(&metadata, random).into_bytes())
     }

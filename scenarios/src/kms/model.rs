@@ -16,7 +16,7 @@ use super::key::{KeyOperation, KmsKey, View};
 use super::lifecycle::Connection;
 use super::quota::Quota;
 use super::reliability::Reliability;
-use super::requests::{Ask, RequestMetadata, below, chance, shuffle};
+use super::requests::{Ask, RequestMetadata, SOURCE_VPC, below, chance, shuffle};
 use super::settings::KmsSettings;
 use super::sigv4::Signer;
 use super::spread::Spread;
@@ -743,8 +743,10 @@ impl KmsModel {
                 Ask::Health | Ask::KeyMetadata => None,
             },
             // Only callers that come through a VPC endpoint of their own, never AWS services on their behalf.
-            source_vpc: purpose.requester.is_some_and(|requester| requester.via_service.is_none())
-                && chance(&mut variation, 0.5),
+            source_vpc: purpose.requester.filter(|it| it.via_service.is_none()).and_then(|requester| {
+                let share = self.settings.source_vpc_share;
+                requester.source_vpc.or_else(|| chance(&mut variation, share).then_some(SOURCE_VPC))
+            }),
         };
         let body = ask.body(&metadata, &mut variation);
 

@@ -3,6 +3,7 @@
 //! Place on the map: [`model`](super::model) sends them, [`answers`](super::answers) reads what comes back. The order
 //! of fields and the optional metadata differ from call to call, so that a proxy that leans on one form is found out.
 
+use super::SourceVpc;
 use super::inner::Sealed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -47,9 +48,13 @@ pub struct RequestMetadata<'a> {
     pub kms_key_arn: Option<&'a str>,
     /// `kmsViaService`.
     pub via_service: Option<&'a str>,
-    /// Whether `awsSourceVpc` and `awsSourceVpce` are there.
-    pub source_vpc: bool,
+    /// `awsSourceVpc` and `awsSourceVpce`.
+    pub source_vpc: Option<SourceVpc<'a>>,
 }
+
+/// The VPC endpoint of a caller of whom none is known.
+pub(super) const SOURCE_VPC: SourceVpc<'_> =
+    SourceVpc { vpc: "vpc-1234567890abcdef0", vpce: "vpce-1234567890abcdef0" };
 
 impl Ask<'_> {
     /// The last part of the URI: after `/kms/xks/v1` for GetHealthStatus, after the key's id for the others.
@@ -72,8 +77,8 @@ impl Ask<'_> {
             ("awsPrincipalArn", metadata.principal_arn),
             ("kmsKeyArn", metadata.kms_key_arn),
             ("kmsViaService", metadata.via_service),
-            ("awsSourceVpc", metadata.source_vpc.then_some("vpc-1234567890abcdef0")),
-            ("awsSourceVpce", metadata.source_vpc.then_some("vpce-1234567890abcdef0")),
+            ("awsSourceVpc", metadata.source_vpc.map(|source| source.vpc)),
+            ("awsSourceVpce", metadata.source_vpc.map(|source| source.vpce)),
         ] {
             inner.extend(value.map(|text| (name, Value::Text(text))));
         }
@@ -174,7 +179,7 @@ mod tests {
         principal_arn: Some("arn:aws:iam::123456789012:user/\"A\\lice\"\n"),
         kms_key_arn: Some("arn:aws:kms:us-east-1:123456789012:key/1"),
         via_service: Some("s3.us-east-1.amazonaws.com"),
-        source_vpc: false,
+        source_vpc: None,
     };
 
     #[test]
@@ -225,7 +230,7 @@ mod tests {
             principal_arn: None,
             kms_key_arn: None,
             via_service: None,
-            source_vpc: true,
+            source_vpc: Some(SOURCE_VPC),
             ..METADATA
         };
         let sealed = Sealed { ciphertext: vec![], iv: vec![], tag: [0; 16], metadata: vec![] };

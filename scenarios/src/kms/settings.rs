@@ -89,6 +89,10 @@ pub struct KmsSettings {
     /// Share of calls, 0 to 1, whose `kmsOperation` is one that no proxy knows. XKS-MD-3 lets none be refused for it.
     /// Default 0.
     pub unknown_operation_share: f64,
+    /// Share of calls, 0 to 1, that name a VPC endpoint in `awsSourceVpc` and `awsSourceVpce`, of those that a caller makes
+    /// by itself and no AWS service on its behalf: whoever comes through one has both (kms-behaviour 6.3). Default 0.5, so
+    /// that a proxy meets either form.
+    pub source_vpc_share: f64,
     /// Share of calls, 0 to 1, whose body goes out chunked rather than sized; HTTP/1.1 allows either. Default 0.
     pub chunked_share: f64,
 }
@@ -125,6 +129,7 @@ impl Default for KmsSettings {
             alarm_unavailable_managers: 0.0,
             alarm_credential_age_days: 365.0,
             unknown_operation_share: 0.0,
+            source_vpc_share: 0.5,
             chunked_share: 0.0,
         }
     }
@@ -171,6 +176,7 @@ impl KmsSettings {
             within(name, value, 0.0, most)?;
         }
         within("unknown_operation_share", self.unknown_operation_share, 0.0, 1.0)?;
+        within("source_vpc_share", self.source_vpc_share, 0.0, 1.0)?;
         within("chunked_share", self.chunked_share, 0.0, 1.0)
     }
 
@@ -311,6 +317,7 @@ mod tests {
             ("credential_age_days = nan", "credential_age_days"),
             ("chunked_share = -0.1", "chunked_share"),
             ("unknown_operation_share = 2", "unknown_operation_share"),
+            ("source_vpc_share = 1.1", "source_vpc_share"),
         ] {
             let error = toml::from_str::<KmsSettings>(text).unwrap().check().unwrap_err();
             assert!(error.starts_with(name), "{text}: {error}");

@@ -15,7 +15,7 @@ use crate::kms::account::{Account, AccountDoors};
 use crate::kms::model::request_id;
 use crate::kms::settings::KmsSettings;
 use crate::kms::violations::{Verdict, Violations};
-use crate::kms::{KmsFailure, Requester};
+use crate::kms::{KmsFailure, Requester, SourceVpc};
 use crate::real_endpoint::RealEndpoint;
 use crate::trace::Recorder;
 use rand_chacha::ChaCha20Rng;
@@ -55,6 +55,8 @@ pub struct Api {
     journal: Rc<Journal>,
     violations: Rc<Violations>,
     request_ids: RefCell<ChaCha20Rng>,
+    /// `awsSourceVpc` and `awsSourceVpce` of every caller.
+    source_vpc: Option<(String, String)>,
 }
 
 impl Api {
@@ -82,7 +84,26 @@ impl Api {
             violations: Rc::clone(&violations),
         };
         let account = Account::new(number, region, settings, doors, random)?;
-        Ok(Self { account, account_number: number.to_owned(), began, journal, violations, request_ids })
+        Ok(Self {
+            account,
+            account_number: number.to_owned(),
+            began,
+            journal,
+            violations,
+            request_ids,
+            source_vpc: None,
+        })
+    }
+
+    /// From now on every caller comes through this VPC endpoint of its own account: `awsSourceVpc` and `awsSourceVpce` of
+    /// the proxy's requests.
+    pub fn set_source_vpc(&mut self, vpc: &str, vpce: &str) {
+        self.source_vpc = Some((vpc.to_owned(), vpce.to_owned()));
+    }
+
+    /// The VPC endpoint that callers come through, if they do.
+    pub(super) fn source_vpc(&self) -> Option<SourceVpc<'_>> {
+        self.source_vpc.as_ref().map(|(vpc, vpce)| SourceVpc { vpc, vpce })
     }
 
     /// The account, for what its owner does without a request.

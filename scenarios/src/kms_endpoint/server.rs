@@ -127,8 +127,12 @@ async fn answer(api: &Api, limits: &Limits, request: Request<Incoming>) -> Respo
         (None, Ok(_)) => Reply::of(Refusal::UnknownOperation),
         (Some(operation), Ok(body)) => {
             let principal_arn = api.principal_arn(access_key_id(&head.headers));
-            let requester =
-                Requester { principal_arn: &principal_arn, via_service: None, request_id: Some(&request_id) };
+            let requester = Requester {
+                principal_arn: &principal_arn,
+                via_service: None,
+                request_id: Some(&request_id),
+                source_vpc: api.source_vpc(),
+            };
             match api.perform(operation, &body, requester).await {
                 Ok(members) => Reply::success(members),
                 Err(refusal) => Reply::of(refusal),

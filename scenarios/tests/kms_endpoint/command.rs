@@ -173,6 +173,10 @@ fn one_command_gives_a_key_to_encrypt_with_and_ctrl_c_ends_it() {
                 "--access-key-id",
                 ACCESS_KEY_ID,
             ]);
+            let source = lies.then_some(["vpc-0123", "vpce-4567"]);
+            if let Some([vpc, vpce]) = source {
+                command.args(["--source-vpc", vpc, "--source-vpce", vpce]);
+            }
             command.arg("--settings").arg(&settings).env("XKS_SECRET_ACCESS_KEY", SECRET);
             let mut running = off_thread(move || start(command)).await;
             let text = running.lines.join("\n");
@@ -181,6 +185,11 @@ fn one_command_gives_a_key_to_encrypt_with_and_ctrl_c_ends_it() {
             let members = json!({ "KeyId": arn, "Plaintext": base64(b"x") });
             let encrypted = call(&running.address, "Encrypt", members).await;
             assert_eq!(encrypted.status, 200, "{encrypted:?}");
+            let heard = proxy.log.last();
+            assert_eq!(
+                (heard.source_vpc, heard.source_vpce),
+                source.map(|it| it.map(str::to_owned).into()).unzip()
+            );
             let blob = encrypted.json()["CiphertextBlob"].clone();
             let decrypted = call(&running.address, "Decrypt", json!({ "CiphertextBlob": blob })).await;
             assert_eq!(decrypted.json()["Plaintext"], base64(b"x"));

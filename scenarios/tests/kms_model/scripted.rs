@@ -746,6 +746,26 @@ fn requests_vary_where_http_allows_it() {
 }
 
 #[test]
+fn a_source_vpc_is_named_as_often_as_told_and_never_for_a_service() {
+    simulate(async {
+        for (source_vpc_share, expected) in [(0.0, 0), (1.0, 20)] {
+            let (world, proxy) = scripted(KmsSettings { source_vpc_share, ..one_host() });
+            for _ in 0..20 {
+                generate(&world).await.unwrap();
+                world.kms.encrypt(KmsOperation::Encrypt, &OTHER_CALLER).await.unwrap();
+            }
+            let named = |name: &str, seen: &&Seen| seen.body["requestMetadata"][name].is_string();
+            let seen = proxy.seen();
+            assert!(seen.iter().all(|it| named("awsSourceVpc", &it) == named("awsSourceVpce", &it)));
+            let (of_service, own): (Vec<_>, Vec<_>) =
+                seen.iter().partition(|it| named("kmsViaService", it));
+            assert_eq!(own.iter().filter(|it| named("awsSourceVpc", it)).count(), expected);
+            assert_eq!(of_service.iter().filter(|it| named("awsSourceVpc", it)).count(), 0);
+        }
+    });
+}
+
+#[test]
 fn one_seed_gives_one_story() {
     let story = |seed: u8| {
         simulate(async move {
