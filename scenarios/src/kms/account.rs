@@ -648,9 +648,7 @@ impl Account {
     }
 
     fn key_id(&self, key_id: &str) -> Result<String, KmsFailure> {
-        if !(1..=2_048).contains(&key_id.len()) {
-            return Err(check::invalid("keyId", key_id, "Member must have length from 1 to 2048"));
-        }
+        check::key_id(key_id)?;
         let own = format!("arn:aws:kms:{}:{}:", self.region, self.number);
         let short = key_id.strip_prefix(&own).unwrap_or(key_id);
         let short = short.strip_prefix("key/").unwrap_or(short);

@@ -6,6 +6,9 @@
 
 use super::{KmsException, KmsFailure};
 
+const GRANT_TOKENS_MAX: usize = 10;
+const GRANT_TOKEN_CHARS: std::ops::RangeInclusive<usize> = 1..=8_192;
+
 /// What is wrong with a parameter is said in AWS's common form (MA-22).
 pub(crate) fn invalid(name: &str, value: &str, constraint: &str) -> KmsFailure {
     KmsFailure::new(
@@ -26,7 +29,7 @@ pub(crate) fn missing(name: &str) -> KmsFailure {
     )
 }
 
-/// Whether `value` has this length and this form.
+/// Whether `value` has this length in characters and this form.
 fn check(
     name: &str,
     value: &str,
@@ -34,7 +37,7 @@ fn check(
     pattern: &str,
     right: bool,
 ) -> Result<(), KmsFailure> {
-    if !(least..=most).contains(&value.len()) {
+    if !(least..=most).contains(&value.chars().count()) {
         let constraint = format!("Member must have length from {least} to {most}");
         return Err(invalid(name, value, &constraint));
     }
@@ -52,6 +55,26 @@ fn all(value: &str, allowed: impl Fn(u8) -> bool) -> bool {
 /// `CustomKeyStoreName`.
 pub(super) fn key_store_name(value: &str) -> Result<(), KmsFailure> {
     check("customKeyStoreName", value, (1, 256), "", true)
+}
+
+/// `KeyId`, in any of its forms.
+pub(super) fn key_id(value: &str) -> Result<(), KmsFailure> {
+    check("keyId", value, (1, 2_048), "", true)
+}
+
+/// `GrantTokens`: at most ten, of 1 to 8,192 characters. The message does not quote them.
+pub(crate) fn grant_tokens(tokens: &[String]) -> Result<(), KmsFailure> {
+    const NAME: &str = "grantTokens";
+    if tokens.len() > GRANT_TOKENS_MAX {
+        let constraint = format!("Member must have length less than or equal to {GRANT_TOKENS_MAX}");
+        return Err(invalid(NAME, &format!("({} tokens)", tokens.len()), &constraint));
+    }
+    let right = |token: &String| GRANT_TOKEN_CHARS.contains(&token.chars().count());
+    if tokens.iter().all(right) {
+        return Ok(());
+    }
+    let (least, most) = (GRANT_TOKEN_CHARS.start(), GRANT_TOKEN_CHARS.end());
+    Err(invalid(NAME, "***", &format!("Member must have length from {least} to {most}")))
 }
 
 /// `XksProxyUriEndpoint`; gives the host.
@@ -156,9 +179,10 @@ mod tests {
         for (check, good, bad) in [
             (
                 key_store_name as Check,
-                vec!["x".to_owned(), "x".repeat(256), "a name".into()],
-                vec![String::new(), "x".repeat(257)],
+                vec!["x".to_owned(), "x".repeat(256), "ü".repeat(256), "a name".into()],
+                vec![String::new(), "x".repeat(257), "ü".repeat(257)],
             ),
+            (key_id, vec!["x".to_owned(), "ü".repeat(2_048)], vec![String::new(), "x".repeat(2_049)]),
             (
                 endpoint,
                 vec![
@@ -249,6 +273,15 @@ mod tests {
                 let form = failure.message.starts_with("1 validation error detected: ");
                 assert!(form || failure.exception == KmsException::InvalidAliasName, "{failure:?}");
             }
+        }
+        for (tokens, right) in [
+            (vec![], true),
+            (vec!["ü".repeat(8_192); 10], true),
+            (vec!["x".to_owned(); 11], false),
+            (vec![String::new()], false),
+            (vec!["x".repeat(8_193)], false),
+        ] {
+            assert_eq!(grant_tokens(&tokens).is_ok(), right, "{} tokens", tokens.len());
         }
         let secret = "secret-secret-secret-secret-secret-secret-secret";
         assert!(!raw_secret(secret).unwrap_err().message.contains(secret));

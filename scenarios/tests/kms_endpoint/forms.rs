@@ -76,6 +76,25 @@ fn what_is_missing_or_out_of_its_range_is_a_validation_exception() {
                 "Value 'ROT13' at 'encryptionAlgorithm'",
             ),
             ("Decrypt", json!({ "CiphertextBlob": base64(&[0; 6_145]) }), "ciphertextBlob"),
+            (
+                "Encrypt",
+                json!({ "KeyId": "a", "Plaintext": base64(b"x"), "GrantTokens": vec!["x"; 11] }),
+                "grantTokens",
+            ),
+            ("Decrypt", json!({ "CiphertextBlob": base64(b"x"), "GrantTokens": vec!["x"; 11] }), "grantTokens"),
+            (
+                "ReEncrypt",
+                json!({
+                    "CiphertextBlob": base64(b"x"), "DestinationKeyId": "a", "GrantTokens": vec!["x"; 11],
+                }),
+                "grantTokens",
+            ),
+            (
+                "GenerateDataKey",
+                json!({ "KeyId": "a", "KeySpec": "AES_256", "GrantTokens": [""] }),
+                "grantTokens",
+            ),
+            ("DescribeKey", json!({ "KeyId": "a", "GrantTokens": vec!["x"; 11] }), "grantTokens"),
             ("CreateKey", json!({ "Origin": "EXTERNAL_KEY_STORE" }), "Value null at 'customKeyStoreId'"),
             ("CreateCustomKeyStore", without("XksProxyUriPath"), "xksProxyUriPath"),
             ("CreateCustomKeyStore", without("XksProxyConnectivity"), "xksProxyConnectivity"),

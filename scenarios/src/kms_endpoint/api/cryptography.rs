@@ -2,7 +2,7 @@
 //!
 //! Place on the map: members in and out; [`cryptography`](crate::kms::account::cryptography) does the work.
 
-use super::members::{Blob, base64, count, needed, one_of, read};
+use super::members::{Blob, GrantTokens, base64, count, needed, one_of, read};
 use super::{Api, Output, Refusal};
 use crate::kms::payload::{OwnCall, canonical};
 use crate::kms::{KmsException, KmsFailure, KmsOperation, Requester};
@@ -24,6 +24,8 @@ struct EncryptMembers {
     plaintext: Option<Blob>,
     encryption_context: Option<Context>,
     encryption_algorithm: Option<String>,
+    #[serde(default)]
+    grant_tokens: GrantTokens,
     dry_run: Option<bool>,
 }
 
@@ -35,6 +37,8 @@ struct DecryptMembers {
     encryption_context: Option<Context>,
     encryption_algorithm: Option<String>,
     recipient: Option<Value>,
+    #[serde(default)]
+    grant_tokens: GrantTokens,
     dry_run: Option<bool>,
 }
 
@@ -48,6 +52,8 @@ struct ReEncryptMembers {
     destination_key_id: Option<String>,
     destination_encryption_context: Option<Context>,
     destination_encryption_algorithm: Option<String>,
+    #[serde(default)]
+    grant_tokens: GrantTokens,
     dry_run: Option<bool>,
 }
 
@@ -59,6 +65,8 @@ struct DataKeyMembers {
     number_of_bytes: Option<i64>,
     key_spec: Option<String>,
     recipient: Option<Value>,
+    #[serde(default)]
+    grant_tokens: GrantTokens,
     dry_run: Option<bool>,
 }
 
@@ -73,6 +81,7 @@ struct RandomMembers {
 impl Api {
     pub(super) async fn encrypt(&self, body: &[u8], requester: Requester<'_>) -> Output {
         let members: EncryptMembers = read(body)?;
+        members.grant_tokens.check()?;
         let key_id = needed(members.key_id, "keyId")?;
         let plaintext = Plaintext::new(needed(members.plaintext, "plaintext")?.0);
         check_algorithm(members.encryption_algorithm.as_deref(), "encryptionAlgorithm")?;
@@ -91,6 +100,7 @@ impl Api {
 
     pub(super) async fn decrypt(&self, body: &[u8], requester: Requester<'_>) -> Output {
         let members: DecryptMembers = read(body)?;
+        members.grant_tokens.check()?;
         let Blob(blob) = needed(members.ciphertext_blob, "ciphertextBlob")?;
         check_algorithm(members.encryption_algorithm.as_deref(), "encryptionAlgorithm")?;
         refuse_recipient(members.recipient.as_ref())?;
@@ -110,6 +120,7 @@ impl Api {
 
     pub(super) async fn re_encrypt(&self, body: &[u8], requester: Requester<'_>) -> Output {
         let members: ReEncryptMembers = read(body)?;
+        members.grant_tokens.check()?;
         let Blob(blob) = needed(members.ciphertext_blob, "ciphertextBlob")?;
         let key_id = needed(members.destination_key_id, "destinationKeyId")?;
         check_algorithm(members.source_encryption_algorithm.as_deref(), "sourceEncryptionAlgorithm")?;
@@ -142,6 +153,7 @@ impl Api {
         requester: Requester<'_>,
     ) -> Output {
         let members: DataKeyMembers = read(body)?;
+        members.grant_tokens.check()?;
         let key_id = needed(members.key_id, "keyId")?;
         refuse_recipient(members.recipient.as_ref())?;
         let bytes = match (members.key_spec.as_deref(), members.number_of_bytes) {

@@ -2,7 +2,7 @@
 //!
 //! Place on the map: members in and out; [`Account`](crate::kms::account::Account) does the work.
 
-use super::members::{count, needed, read};
+use super::members::{GrantTokens, count, needed, read};
 use super::{Api, Output, Refusal};
 use crate::kms::account::KeyDescription;
 use crate::kms::key::{KeyOperation, KeyState};
@@ -36,6 +36,8 @@ struct CreateKeyMembers {
 #[serde(rename_all = "PascalCase")]
 struct KeyMembers {
     key_id: Option<String>,
+    #[serde(default)]
+    grant_tokens: GrantTokens,
     description: Option<String>,
     pending_window_in_days: Option<i64>,
 }
@@ -85,7 +87,9 @@ impl Api {
     }
 
     pub(super) fn describe_key(&self, body: &[u8]) -> Output {
-        let key = self.account.describe_key(&key_id(body)?)?;
+        let members: KeyMembers = read(body)?;
+        members.grant_tokens.check()?;
+        let key = self.account.describe_key(&needed(members.key_id, "keyId")?)?;
         Ok(Some(json!({ "KeyMetadata": self.key_metadata(&key) })))
     }
 

@@ -4,10 +4,11 @@
 //! missing or out of its range a ValidationException (MA-22).
 
 use super::Refusal;
-use crate::kms::parameters::{invalid, missing};
+use crate::kms::parameters::{grant_tokens, invalid, missing};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error};
 
 /// The members of a request. Unknown ones are no mistake.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
@@ -35,6 +36,17 @@ pub(super) fn one_of(value: &str, name: &str, known: &[&str]) -> Result<(), Refu
     }
     let constraint = format!("Member must satisfy enum value set: [{}]", known.join(", "));
     Err(invalid(name, value, &constraint).into())
+}
+
+/// `GrantTokens`. What grants they stand for is not looked at: whoever reaches the socket may do everything.
+#[derive(Default, Deserialize)]
+pub(super) struct GrantTokens(Option<Vec<String>>);
+
+impl GrantTokens {
+    /// Their number and their lengths.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        Ok(grant_tokens(self.0.as_deref().unwrap_or_default())?)
+    }
 }
 
 /// A blob: standard Base64.
