@@ -354,6 +354,10 @@ pub struct ConsoleResult {
     pub certificate_days: Option<f64>,
     /// Age of the credential at the end of the run, in days.
     pub credential_age_days: f64,
+    /// `ConnectionState` of the key store at the end of the run: `CONNECTED`.
+    pub connection_state: String,
+    /// `ConnectionErrorCode`, when that is `FAILED`.
+    pub connection_error_code: Option<String>,
     /// Width of the periods of the three series.
     pub period_ms: u64,
     /// Requests per period.

@@ -7,6 +7,7 @@ use crate::clock;
 use crate::fault::FaultKind;
 use crate::invariants;
 use crate::kms::cloudwatch::CloudWatch;
+use crate::kms::lifecycle::{ConnectionErrorCode, ConnectionState};
 use crate::net::capture::CaptureSummary;
 use crate::recording::{Phase, ServiceFigures};
 use crate::result::{
@@ -74,7 +75,7 @@ fn tolls(counted: &[Counted]) -> Vec<Toll> {
 }
 
 fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remains) -> Ran {
-    let Remains { finished, queues, narratives, interrupted_at, violations, cloudwatch, capture, samples } =
+    let Remains { finished, queues, narratives, interrupted_at, violations, cloudwatch, connection, capture, samples } =
         remains;
     let mut samples = samples.into_iter();
     let span = scenario.fault_span();
@@ -167,7 +168,7 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
             .min()
             .map(milliseconds),
         world: world_result(scenario),
-        console: console(&cloudwatch, scenario.duration),
+        console: console(&cloudwatch, connection, scenario.duration),
         alarms: alarms(&cloudwatch, span.map(|(begins, _)| begins), scenario.duration),
         invariants: invariants::checks(&violations),
         expectations: Vec::new(),
@@ -237,7 +238,11 @@ fn amplification(figures: &ServiceFigures) -> Option<f64> {
 /// Exceptions that the console's graph shows.
 const TOP_EXCEPTIONS: usize = 5;
 
-fn console(cloudwatch: &CloudWatch, end: Duration) -> ConsoleResult {
+fn console(
+    cloudwatch: &CloudWatch,
+    (state, error): (ConnectionState, Option<ConnectionErrorCode>),
+    end: Duration,
+) -> ConsoleResult {
     let total = cloudwatch.total();
     let (points, width) = cloudwatch.series();
     let top = cloudwatch.top_exceptions(TOP_EXCEPTIONS);
@@ -250,6 +255,8 @@ fn console(cloudwatch: &CloudWatch, end: Duration) -> ConsoleResult {
         top_exceptions: top.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         certificate_days: cloudwatch.certificate_days(end),
         credential_age_days: cloudwatch.credential_age_days(end),
+        connection_state: state.as_str().to_owned(),
+        connection_error_code: error.map(|code| code.as_str().to_owned()),
         period_ms: milliseconds(width),
         requests_per_period: points.iter().map(|point| point.latency.samples).collect(),
         average_latency_ms_per_period: points.iter().map(|point| point.latency.average_ms()).collect(),

@@ -18,6 +18,7 @@ use crate::intruder::{MARKED_PLAINTEXT, Target, intrude};
 use crate::invariants::{AuditWatch, X8, check_hsm_limits};
 use crate::kms::client::Dial;
 use crate::kms::cloudwatch::CloudWatch;
+use crate::kms::lifecycle::{ConnectionErrorCode, ConnectionState};
 use crate::kms::model::{Doors, KmsModel, RegisteredKey, RegisteredKeyStore};
 use crate::kms::violations::Violations;
 use crate::kms::{KmsApi, KmsOperation};
@@ -140,6 +141,8 @@ pub struct Remains {
     pub violations: Rc<Violations>,
     /// What CloudWatch showed of the key store when the figures were closed.
     pub cloudwatch: CloudWatch,
+    /// The key store's connection at that moment.
+    pub connection: (ConnectionState, Option<ConnectionErrorCode>),
     /// What came of [`Options::capture`].
     pub capture: Option<CaptureSummary>,
     /// What came of [`Options::samples`], for each service.
@@ -417,6 +420,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 interrupted_at,
                 violations,
                 cloudwatch,
+                connection: kms.connection(),
                 capture,
                 samples: samples(),
             });
@@ -431,7 +435,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let _ = tokio::time::timeout(AFTERMATH_MAX, answered).await;
     let finished = recording.finish(scenario.kms.patience());
     let queues = gauges.finish();
-    let cloudwatch = kms.cloudwatch();
+    let (cloudwatch, connection) = (kms.cloudwatch(), kms.connection());
     let samples = samples();
     if let Some(book) = &book {
         book.close();
@@ -444,6 +448,10 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     }
     clock.sleep(AFTERMATH_MAX).await;
     stage.restore_proxies()?;
+    // A key store that no connect has connected again is no proxy's fault.
+    if scenario.kms.connect_fault.is_some() {
+        kms.set_connected(true);
+    }
     stage.paths.iter().for_each(Link::lose_nothing);
     hsm_links.iter().flat_map(|links| links.links()).for_each(Link::lose_nothing);
     let kept = keeper.await.map_err(|error| error.to_string())?;
@@ -472,6 +480,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         interrupted_at: None,
         violations,
         cloudwatch,
+        connection,
         capture,
         samples,
     })

@@ -16,7 +16,7 @@ use super::lifecycle::{ConnectionErrorCode, ConnectionState, invalid_state};
 use super::model::{Clock, Doors, HealthPoll, KmsModel, Line, RegisteredKeyStore, Target, client_limits};
 use super::parameters as check;
 use super::quota::Quota;
-use super::settings::KmsSettings;
+use super::settings::{KmsSettings, VpcServiceFault};
 use super::sigv4::Signer;
 use super::violations::Violations;
 use super::{KmsException, KmsFailure, Requester};
@@ -224,7 +224,7 @@ impl Account {
     ///
     /// # Errors
     /// `ValidationException`, `CustomKeyStoreNameInUseException`, `LimitExceededException`, one of the `InUse` classes
-    /// of kms-behaviour 2, or the column C/U of the failure table.
+    /// of kms-behaviour 2, what `vpc_service_fault` says of a VPC endpoint service, or the column C/U of the failure table.
     pub async fn create_custom_key_store(
         &self,
         name: &str,
@@ -246,6 +246,7 @@ impl Account {
             ));
         }
         self.check_unique(&proxy, None)?;
+        self.check_vpc_service(&proxy.connectivity)?;
         let opened = self.doors.endpoints.open(&host);
         let (dial, tls) = match (opened, &proxy.connectivity) {
             (Some(opened), _) => opened,
@@ -272,6 +273,7 @@ impl Account {
         let quota = Rc::clone(&self.quota);
         let model = KmsModel::disconnected(self.settings.clone(), store, doors, random, quota);
         model.set_uri_path(&proxy.uri_path);
+        model.set_connect_fault(self.connect_fault(&proxy.connectivity));
         if proxy.connectivity == Connectivity::PublicEndpoint {
             model.try_line(&model.line(model.host()), "CreateCustomKeyStore").await?;
         }
@@ -391,6 +393,9 @@ impl Account {
         proxy.connectivity = update.connectivity.unwrap_or(proxy.connectivity);
         let host = check_proxy(&proxy)?;
         self.check_unique(&proxy, Some(id))?;
+        if moves {
+            self.check_vpc_service(&proxy.connectivity)?;
+        }
 
         let mut line: Line = model.newest_line();
         if let Some((access_key_id, secret)) = &update.credential {
@@ -412,6 +417,9 @@ impl Account {
             self.check_name(name, Some(id))?;
         }
         model.take_line(line, update.credential.is_some());
+        if moves {
+            model.set_connect_fault(self.connect_fault(&proxy.connectivity));
+        }
         if let Some(key_store) = self.key_stores.borrow_mut().get_mut(id) {
             key_store.proxy = proxy;
             if let Some(name) = update.name {
@@ -722,6 +730,30 @@ impl Account {
             }
         }
         Ok(())
+    }
+
+    /// What KMS finds of a VPC endpoint service before it keeps it. AWS documents the classes and not the words.
+    fn check_vpc_service(&self, connectivity: &Connectivity) -> Result<(), KmsFailure> {
+        let Connectivity::VpcEndpointService { name, .. } = connectivity else { return Ok(()) };
+        match self.settings.vpc_service_fault {
+            VpcServiceFault::None => Ok(()),
+            VpcServiceFault::NotFound => Err(KmsFailure::new(
+                KmsException::XksProxyVpcEndpointServiceNotFound,
+                format!("There is no VPC endpoint service {name}, or AWS KMS may not use it."),
+            )),
+            VpcServiceFault::InvalidConfiguration => Err(KmsFailure::new(
+                KmsException::XksProxyVpcEndpointServiceInvalidConfiguration,
+                format!("The VPC endpoint service {name} is not configured as AWS KMS needs it."),
+            )),
+        }
+    }
+
+    /// What a key store's connects are to end with.
+    fn connect_fault(&self, connectivity: &Connectivity) -> Option<ConnectionErrorCode> {
+        let concerned = |code: &ConnectionErrorCode| {
+            !code.is_of_vpc() || matches!(connectivity, Connectivity::VpcEndpointService { .. })
+        };
+        self.settings.connect_fault.filter(concerned)
     }
 
     fn hex(&self, digits: usize) -> String {

@@ -82,6 +82,10 @@ exceptions! {
     XksProxyUriInUse = "XksProxyUriInUseException",
     /// The proxy cannot be reached, or is unhealthy.
     XksProxyUriUnreachable = "XksProxyUriUnreachableException",
+    /// There is no such VPC endpoint service, or KMS may not use it.
+    XksProxyVpcEndpointServiceNotFound = "XksProxyVpcEndpointServiceNotFoundException",
+    /// The VPC endpoint service is not as KMS needs it.
+    XksProxyVpcEndpointServiceInvalidConfiguration = "XksProxyVpcEndpointServiceInvalidConfigurationException",
     /// Another key store has this VPC endpoint service.
     XksProxyVpcEndpointServiceInUse = "XksProxyVpcEndpointServiceInUseException",
     /// The encryption algorithm is not one of the key's.

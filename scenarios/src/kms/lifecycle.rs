@@ -71,6 +71,25 @@ pub enum ConnectionErrorCode {
 }
 
 impl ConnectionErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::InvalidCredentials,
+        Self::XksProxyAccessDenied,
+        Self::XksProxyInvalidConfiguration,
+        Self::XksProxyInvalidResponse,
+        Self::XksProxyInvalidTlsConfiguration,
+        Self::XksProxyNotReachable,
+        Self::XksProxyTimedOut,
+        Self::XksVpcEndpointServiceNotFound,
+        Self::XksVpcEndpointServiceInvalidConfiguration,
+        Self::InternalError,
+    ];
+
+    /// Whether it tells of a VPC endpoint service, which a key store with a public endpoint does not have.
+    pub fn is_of_vpc(self) -> bool {
+        matches!(self, Self::XksVpcEndpointServiceNotFound | Self::XksVpcEndpointServiceInvalidConfiguration)
+    }
+
     /// As in the KMS API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,6 +123,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Disconnected, with what every connect is to end with.
+    pub(super) fn new(fault: Option<ConnectionErrorCode>) -> Self {
+        Self { fault, ..Self::default() }
+    }
+
     /// Takes a state at once.
     pub(super) fn settle(&mut self, state: ConnectionState) {
         (self.state, self.error) = (state, None);
@@ -229,7 +253,7 @@ impl KmsModel {
     }
 
     /// From now on every connect ends with this code, whatever the proxy says: a VPC endpoint service that is not
-    /// there or not as it must be, or a fault of KMS's own. `None`: no more.
+    /// there or not as it must be, or a fault of KMS's own. `None`: no more. `connect_fault` of the settings, to begin with.
     pub fn set_connect_fault(&self, fault: Option<ConnectionErrorCode>) {
         self.connection.borrow_mut().fault = fault;
     }

@@ -250,7 +250,7 @@ impl KmsModel {
             reliability: RefCell::new(Reliability::new(settings.reliability_threshold, window)),
             serial: Cell::new(0),
             all_unavailable: Cell::new(false),
-            connection: RefCell::default(),
+            connection: RefCell::new(Connection::new(settings.connect_fault)),
             reach: RefCell::new(Spread::new(false)),
             cloudwatch: RefCell::new(CloudWatch::new(&settings, begins)),
             counters: RefCell::default(),

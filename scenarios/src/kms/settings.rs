@@ -2,7 +2,9 @@
 //!
 //! Place on the map: the section `[kms]` of a scenario file; [`model`](super::model) obeys it.
 
+use super::lifecycle::ConnectionErrorCode;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use std::time::Duration;
 
 /// The settings of the KMS model. Numbers in brackets are those of the modelling assumptions.
@@ -45,6 +47,15 @@ pub struct KmsSettings {
     pub fail_fast: bool,
     /// How long ConnectCustomKeyStore takes, in seconds, at most 86,400. Default 300: "about five minutes" (MA-23).
     pub connect_s: u64,
+    /// The `ConnectionErrorCode` that every connect ends with, whatever the proxy says, such as
+    /// `XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND`: what no proxy brings about must be told (kms-behaviour 4). The two of VPC
+    /// endpoint services concern no key store with a public endpoint. Default `none`.
+    #[serde(deserialize_with = "connect_fault")]
+    pub connect_fault: Option<ConnectionErrorCode>,
+    /// What KMS finds of every VPC endpoint service that Create- and UpdateCustomKeyStore name: `not-found`,
+    /// `invalid-configuration`, or by default `none`, that it is as it must be (kms-behaviour 3). No scenario makes such
+    /// calls; the callers of `xks-sim kms` do.
+    pub vpc_service_fault: VpcServiceFault,
     /// How long DisconnectCustomKeyStore takes, in seconds, at most 86,400. Default 300 (MA-23). Calls fail from its
     /// beginning.
     pub disconnect_s: u64,
@@ -97,6 +108,45 @@ pub struct KmsSettings {
     pub chunked_share: f64,
 }
 
+/// What is wrong with VPC endpoint services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VpcServiceFault {
+    /// Nothing.
+    #[default]
+    None,
+    /// There is no such service, or KMS may not use it.
+    NotFound,
+    /// A load balancer in one availability zone alone, acceptance required, or no verified private DNS name.
+    InvalidConfiguration,
+}
+
+/// What `connect_fault` can be.
+const CONNECT_FAULTS: [&str; 11] = [
+    "none",
+    "INVALID_CREDENTIALS",
+    "XKS_PROXY_ACCESS_DENIED",
+    "XKS_PROXY_INVALID_CONFIGURATION",
+    "XKS_PROXY_INVALID_RESPONSE",
+    "XKS_PROXY_INVALID_TLS_CONFIGURATION",
+    "XKS_PROXY_NOT_REACHABLE",
+    "XKS_PROXY_TIMED_OUT",
+    "XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND",
+    "XKS_VPC_ENDPOINT_SERVICE_INVALID_CONFIGURATION",
+    "INTERNAL_ERROR",
+];
+
+fn connect_fault<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<ConnectionErrorCode>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let code = ConnectionErrorCode::ALL.into_iter().find(|code| code.as_str() == text);
+    if code.is_none() && text != "none" {
+        return Err(D::Error::unknown_variant(&text, &CONNECT_FAULTS));
+    }
+    Ok(code)
+}
+
 impl Default for KmsSettings {
     fn default() -> Self {
         Self {
@@ -113,6 +163,8 @@ impl Default for KmsSettings {
             health_poll_s: 300,
             fail_fast: false,
             connect_s: 300,
+            connect_fault: None,
+            vpc_service_fault: VpcServiceFault::None,
             disconnect_s: 300,
             credential_spread_s: 60,
             propagation_ms: 3_000,
@@ -294,6 +346,22 @@ mod tests {
         let settings: KmsSettings = toml::from_str("").unwrap();
         assert_eq!(settings, KmsSettings::default());
         assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_connect_fault_is_any_code_of_the_api() {
+        let read = |word: &str| {
+            toml::from_str::<KmsSettings>(&format!("connect_fault = \"{word}\"")).map(|it| it.connect_fault)
+        };
+        assert_eq!(read("none"), Ok(None));
+        let (none, codes) = CONNECT_FAULTS.split_first().unwrap();
+        assert_eq!(*none, "none");
+        assert_eq!(codes, ConnectionErrorCode::ALL.map(ConnectionErrorCode::as_str));
+        for code in ConnectionErrorCode::ALL {
+            assert_eq!(read(code.as_str()), Ok(Some(code)));
+        }
+        let error = read("internal_error").unwrap_err().to_string();
+        assert!(error.contains("INTERNAL_ERROR") && error.contains("none"), "{error}");
     }
 
     #[test]

@@ -494,6 +494,9 @@ pub(super) fn console(console: &ConsoleResult) -> Option<String> {
     if let Some(worst) = console.worst_average_latency_ms {
         text.push_str(&format!("; its slowest five minutes averaged {}", latency(worst)));
     }
+    if let Some(code) = &console.connection_error_code {
+        text.push_str(&format!("; the key store ended {} with {code}", console.connection_state));
+    }
     Some(text)
 }
 

@@ -2,7 +2,8 @@
 
 use crate::proxy::Proxy;
 use crate::site::{Site, base64, key_store, really, settings};
-use scenarios::kms::lifecycle::ConnectionState;
+use scenarios::kms::lifecycle::{ConnectionErrorCode, ConnectionState};
+use scenarios::kms::settings::{KmsSettings, VpcServiceFault};
 use scenarios::kms_endpoint::server::Limits;
 use serde_json::{Value, json};
 
@@ -207,5 +208,30 @@ fn a_proxy_without_a_suite_that_kms_offers_is_one_without_tls() {
                 assert!(message.starts_with("AWS KMS cannot establish a TLS connection"), "row 15: {message}");
             }
         }
+    });
+}
+
+#[test]
+fn a_vpc_endpoint_service_can_be_wrong_from_the_first_or_when_connected() {
+    really(async {
+        let mut vpc = key_store(0);
+        vpc["XksProxyConnectivity"] = json!("VPC_ENDPOINT_SERVICE");
+        vpc["XksProxyVpcEndpointServiceName"] = json!("com.amazonaws.vpce.us-east-1.vpce-svc-0e9a");
+        for (vpc_service_fault, class) in [
+            (VpcServiceFault::NotFound, "XksProxyVpcEndpointServiceNotFoundException"),
+            (VpcServiceFault::InvalidConfiguration, "XksProxyVpcEndpointServiceInvalidConfigurationException"),
+        ] {
+            let site = Site::new(KmsSettings { vpc_service_fault, ..settings() }).await;
+            let refused = site.refused("CreateCustomKeyStore", vpc.clone()).await;
+            assert_eq!((refused.0, refused.1.as_str()), (400, class));
+        }
+        let code = ConnectionErrorCode::XksVpcEndpointServiceNotFound;
+        let site = Site::new(KmsSettings { connect_fault: Some(code), ..settings() }).await;
+        let id = site.ok("CreateCustomKeyStore", vpc).await["CustomKeyStoreId"].clone();
+        let store = json!({ "CustomKeyStoreId": id });
+        site.ok("ConnectCustomKeyStore", store.clone()).await;
+        site.settled(id.as_str().unwrap(), ConnectionState::Failed).await;
+        let told = site.ok("DescribeCustomKeyStores", store).await;
+        assert_eq!(told["CustomKeyStores"][0]["ConnectionErrorCode"], "XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND");
     });
 }

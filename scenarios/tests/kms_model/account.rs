@@ -12,7 +12,7 @@ use scenarios::kms::client::{ClientTls, Dial};
 use scenarios::kms::key::{KeyOperation, KeyState};
 use scenarios::kms::lifecycle::{ConnectionErrorCode, ConnectionState};
 use scenarios::kms::payload::OwnCall;
-use scenarios::kms::settings::KmsSettings;
+use scenarios::kms::settings::{KmsSettings, VpcServiceFault};
 use scenarios::kms::{KmsApi, KmsException as E, KmsFailure, KmsOperation};
 use scenarios::trace::Recorder;
 use serde_json::json;
@@ -347,6 +347,64 @@ fn a_re_encrypt_between_two_key_stores_counts_once_in_the_account_and_once_in_ea
             let to = (keys[1].as_str(), &b"{}"[..]);
             let next = account.re_encrypt(None, &encrypted.blob, to, call(KmsOperation::ReEncrypt)).await;
             assert_eq!(class(next), Some(E::Throttling), "MA-18");
+        }
+    });
+}
+
+#[test]
+fn every_connect_ends_with_the_code_that_is_set() {
+    simulate(async {
+        for code in ConnectionErrorCode::ALL {
+            let site = site(KmsSettings { connect_fault: Some(code), ..KmsSettings::default() });
+            let public = site.connected("public").await;
+            let failed = (ConnectionState::Failed, Some(code));
+            let connected = (ConnectionState::Connected, None);
+            assert_eq!(site.state(&public), if code.is_of_vpc() { connected } else { failed });
+            let vpc = site.create("vpc", vpc_proxy("0a", "private.example")).await.unwrap();
+            site.account.connect_custom_key_store(&vpc).unwrap();
+            tokio::time::sleep(Duration::from_secs(301)).await;
+            assert_eq!(site.state(&vpc), failed);
+            // With a public endpoint it has no VPC endpoint service any more.
+            site.account.disconnect_custom_key_store(&vpc).unwrap();
+            tokio::time::sleep(Duration::from_secs(301)).await;
+            let update = KeyStoreUpdate {
+                uri_endpoint: Some("https://elsewhere.example".into()),
+                connectivity: Some(Connectivity::PublicEndpoint),
+                ..KeyStoreUpdate::default()
+            };
+            site.account.update_custom_key_store(&vpc, update).await.unwrap();
+            site.account.connect_custom_key_store(&vpc).unwrap();
+            tokio::time::sleep(Duration::from_secs(301)).await;
+            assert_eq!(site.state(&vpc), if code.is_of_vpc() { connected } else { failed });
+        }
+    });
+}
+
+#[test]
+fn a_vpc_endpoint_service_is_looked_at_before_it_is_taken() {
+    simulate(async {
+        for (vpc_service_fault, expected) in [
+            (VpcServiceFault::None, None),
+            (VpcServiceFault::NotFound, Some("XksProxyVpcEndpointServiceNotFoundException")),
+            (
+                VpcServiceFault::InvalidConfiguration,
+                Some("XksProxyVpcEndpointServiceInvalidConfigurationException"),
+            ),
+        ] {
+            let site = site(KmsSettings { vpc_service_fault, ..KmsSettings::default() });
+            let id = site.create("public", public_proxy("a")).await.unwrap();
+            let heard = site.proxy.heard();
+            let created = site.create("vpc", vpc_proxy("0a", "private.example")).await;
+            assert_eq!(class(created).map(E::as_str), expected);
+            let ProxyConfiguration { connectivity, uri_endpoint, .. } = vpc_proxy("0b", "other.example");
+            let update = KeyStoreUpdate {
+                uri_endpoint: Some(uri_endpoint),
+                connectivity: Some(connectivity),
+                ..KeyStoreUpdate::default()
+            };
+            let updated = site.account.update_custom_key_store(&id, update).await;
+            assert_eq!(class(updated).map(E::as_str), expected);
+            assert_eq!(site.proxy.heard() > heard, expected.is_none(), "refused before the proxy is asked");
         }
     });
 }

@@ -224,6 +224,8 @@ fn console(calls: u64, buckets: usize) -> ConsoleResult {
         throttled: 0,
         top_exceptions: vec![("DependencyTimeoutException".into(), calls / 5)],
         certificate_days: Some(89.0),
+        connection_state: "CONNECTED".into(),
+        connection_error_code: None,
         credential_age_days: 12.0,
         period_ms: 60_000,
         requests_per_period: vec![calls / buckets.max(1) as u64; buckets],

@@ -1,9 +1,13 @@
 //! The series over time that a run leaves: they add up to its totals, and queues show where a request waits.
 
+use scenarios::kms::lifecycle::ConnectionErrorCode;
+use scenarios::report::{Style, terminal};
 use scenarios::result::RunResult;
 use scenarios::run;
 use scenarios::scenario::Scenario;
 use scenarios::world::Options;
+
+const PLAIN: Style = Style { colour: false, unicode: true, width: 160 };
 
 fn ran(text: &str) -> RunResult {
     let scenario = Scenario::parse("series", "series.toml", text).unwrap();
@@ -85,4 +89,25 @@ fn a_starved_proxy_shows_who_waits_for_a_core() {
     let at = |s: u64| (s * 1_000 / result.bucket_ms) as usize;
     let most = |from: u64, to: u64| result.queues.waiting[at(from)..at(to)].iter().copied().max().unwrap();
     assert!(most(11, 20) > 2 * most(1, 9).max(1), "{:?}", result.queues.waiting);
+}
+
+#[test]
+fn a_connect_that_fails_is_told_with_its_code() {
+    let text = |more: &str| {
+        format!(
+            "title = \"x\"\nduration_s = 60\nsettle_s = 5\n[topology]\ntls = \"off\"\n[kms]\nconnect_s = 1\ndisconnect_s = 1\n{more}\
+             [[service]]\nkind = \"s3\"\n[[fault]]\nkind = \"key-store-disconnected\"\nfrom_s = 10\nto_s = 20\n"
+        )
+    };
+    let result = ran(&text(""));
+    assert_eq!((result.console.connection_state.as_str(), result.console.connection_error_code), ("CONNECTED", None));
+    for code in ConnectionErrorCode::ALL.map(ConnectionErrorCode::as_str) {
+        let result = ran(&text(&format!("connect_fault = \"{code}\"\n")));
+        assert_eq!(result.console.connection_state, "FAILED");
+        assert_eq!(result.console.connection_error_code.as_deref(), Some(code));
+        assert!(terminal(&result, PLAIN).replace("\n ", "").contains(code));
+        assert!(result.services[0].after_faults.failures > 0, "{code}");
+        // What is not the proxy's fault breaks none of its promises.
+        assert!(result.invariants.iter().all(|invariant| invariant.held), "{code}: {:?}", result.invariants);
+    }
 }
