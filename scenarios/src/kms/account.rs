@@ -3,9 +3,10 @@
 //!
 //! Place on the map: above [`model`](super::model), of which every key store of the account is one. Preconditions and
 //! errors are those of kms-behaviour 2, 3 and 5; the calls have the names of the API. [`cryptography`] encrypts what
-//! callers bring along.
+//! callers bring along, [`attached`] keeps policies, grants and tags.
 
 mod aliases;
+pub mod attached;
 pub mod cryptography;
 
 pub use aliases::AliasEntry;
@@ -22,6 +23,7 @@ use super::violations::Violations;
 use super::{KmsException, KmsFailure, Requester};
 use crate::trace::Recorder;
 use aliases::Alias;
+use attached::{Attached, NewKey};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use std::cell::RefCell;
@@ -162,6 +164,7 @@ struct KeyPlace {
     number: usize,
     created_at: Duration,
     description: String,
+    attached: Attached,
 }
 
 /// The account. All calls take the management rate of kms-behaviour 3 from a bucket of one second.
@@ -486,27 +489,31 @@ impl Account {
             number,
             created_at,
             description: String::new(),
+            attached: Attached::default(),
         };
         self.keys.borrow_mut().insert(id.clone(), place);
         self.describe(&id)
     }
 
-    /// The same with a `Description`.
+    /// The same with a description, a policy and tags.
     ///
     /// # Errors
-    /// As [`Self::create_key`]; `ValidationException` beyond 8,192 characters.
+    /// As [`Self::create_key`]; `ValidationException`, `LimitExceededException`, `MalformedPolicyDocumentException` and
+    /// `TagException` for what is not of its form.
     pub async fn create_described_key<'a>(
         &self,
         key_store: &str,
         external_key_id: &str,
         kind: (&str, &str, bool),
-        description: &str,
+        new: &NewKey,
         caller: impl Into<Requester<'a>>,
     ) -> Result<KeyDescription, KmsFailure> {
-        check_description(description)?;
+        check_description(&new.description)?;
+        let attached = Attached::of(new)?;
         let key = self.create_key(key_store, external_key_id, kind, caller).await?;
         if let Some(place) = self.keys.borrow_mut().get_mut(&key.id) {
-            description.clone_into(&mut place.description);
+            place.description.clone_from(&new.description);
+            place.attached = attached;
         }
         self.describe(&key.id)
     }
@@ -616,7 +623,8 @@ impl Account {
         page(there, (limit, 1_000), marker)
     }
 
-    /// CreateGrant, the rotation calls, GenerateDataKeyPair, ReplicateKey: what they say to the key's state.
+    /// The rotation calls, GenerateDataKeyPair, ReplicateKey: what they say to the key's state, and so to
+    /// [`attached`] calls before anything else.
     ///
     /// # Errors
     /// Those of kms-behaviour 5.3 and 5.4.
@@ -668,12 +676,16 @@ impl Account {
         })
     }
 
-    /// The management rate of this call: requests per second of account and Region (kms-behaviour 3).
+    /// The management rate of this call: requests per second of account and Region (kms-behaviour 3; Developer Guide,
+    /// requests-per-second).
     fn admit(&self, call: &'static str) -> Result<(), KmsFailure> {
         let per_s = match call {
-            "ScheduleKeyDeletion" | "DeleteAlias" => 15,
+            "ScheduleKeyDeletion" | "DeleteAlias" | "PutKeyPolicy" => 15,
+            "CreateGrant" => 50,
+            "ListGrants" => 100,
             "ListKeys" | "ListAliases" => 500,
-            "DescribeKey" => 2_000,
+            "GetKeyPolicy" => 1_000,
+            "DescribeKey" | "ListResourceTags" => 2_000,
             _ => 5,
         };
         let mut rates = self.rates.borrow_mut();

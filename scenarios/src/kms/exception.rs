@@ -88,6 +88,10 @@ exceptions! {
     XksProxyVpcEndpointServiceInvalidConfiguration = "XksProxyVpcEndpointServiceInvalidConfigurationException",
     /// Another key store has this VPC endpoint service.
     XksProxyVpcEndpointServiceInUse = "XksProxyVpcEndpointServiceInUseException",
+    /// A key policy is no policy.
+    MalformedPolicyDocument = "MalformedPolicyDocumentException",
+    /// Two tags have the same key.
+    Tag = "TagException",
     /// The encryption algorithm is not one of the key's.
     InvalidKeyUsage = "InvalidKeyUsageException",
 }

@@ -153,6 +153,27 @@ pub(super) fn xks_key_id(value: &str) -> Result<(), KmsFailure> {
     check("xksKeyId", value, (1, 128), "^[a-zA-Z0-9-_.]+$", right)
 }
 
+/// `TagKey` and `TagValue`.
+pub(super) fn tag(key: &str, value: &str) -> Result<(), KmsFailure> {
+    check("tagKey", key, (1, 128), "", true)?;
+    check("tagValue", value, (0, 256), "", true)
+}
+
+/// `GranteePrincipal` or `RetiringPrincipal`.
+pub(super) fn principal(name: &str, value: &str) -> Result<(), KmsFailure> {
+    let allowed = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'_' | b'+' | b'=' | b',' | b'.' | b'@' | b':' | b'/' | b'-')
+    };
+    check(name, value, (1, 256), r"^[\w+=,.@:/-]+$", all(value, allowed))
+}
+
+/// `Name` of a grant.
+pub(super) fn grant_name(value: &str) -> Result<(), KmsFailure> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'/' | b'_' | b'-');
+    check("name", value, (1, 256), "^[a-zA-Z0-9:/_-]+$", all(value, allowed))
+}
+
 /// `AliasName`, which must not be one of AWS's own.
 pub(super) fn alias_name(value: &str) -> Result<(), KmsFailure> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'/' | b'_' | b'-');
@@ -259,6 +280,18 @@ mod tests {
                 vec!["a".into(), "A-b_c.9".into(), "x".repeat(128)],
                 vec![String::new(), "x".repeat(129), "a b".into(), "a/b".into()],
             ),
+            (
+                grant_name,
+                vec!["a".into(), "a/b:c_-9".into()],
+                vec![String::new(), "a b".into(), "x".repeat(257)],
+            ),
+            (
+                |value| principal("granteePrincipal", value),
+                vec!["arn:aws:iam::111122223333:user/A+=,.@_-".into()],
+                vec![String::new(), "a b".into(), "x".repeat(257)],
+            ),
+            (|value| tag(value, ""), vec!["ü".repeat(128)], vec![String::new(), "x".repeat(129)]),
+            (|value| tag("x", value), vec![String::new(), "ü".repeat(256)], vec!["x".repeat(257)]),
             (
                 alias_name,
                 vec!["alias/a".into(), "alias/a/b:c_-".into()],

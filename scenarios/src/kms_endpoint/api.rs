@@ -2,8 +2,9 @@
 //!
 //! Place on the map: [`server`](super::server) hands bodies in; [`Account`] does what they ask. Names, members and
 //! errors are those of kms-behaviour 11 (AWS JSON 1.1 and the KMS service model). Members that the model knows nothing
-//! of (policies, tags, grant tokens) are read over, as AWS reads over members it does not know.
+//! of are read over, as AWS reads over members it does not know.
 
+mod attached;
 mod cryptography;
 mod key_stores;
 mod keys;
@@ -151,6 +152,11 @@ impl Api {
             "UpdateAlias" => self.update_alias(body),
             "DeleteAlias" => self.delete_alias(body),
             "ListAliases" => self.list_aliases(body),
+            "GetKeyPolicy" => self.get_key_policy(body),
+            "PutKeyPolicy" => self.put_key_policy(body),
+            "CreateGrant" => self.create_grant(body),
+            "ListGrants" => self.list_grants(body),
+            "ListResourceTags" => self.list_resource_tags(body),
             "Encrypt" => self.encrypt(body, requester).await,
             "Decrypt" => self.decrypt(body, requester).await,
             "ReEncrypt" => self.re_encrypt(body, requester).await,
@@ -171,7 +177,7 @@ impl Api {
 
 /// The name of an operation, if there is one of this name: the only part of a request that is fit for the journal.
 pub(super) fn known(operation: &str) -> Option<&'static str> {
-    const OPERATIONS: [&str; 31] = [
+    const OPERATIONS: [&str; 36] = [
         "CreateCustomKeyStore",
         "ConnectCustomKeyStore",
         "DisconnectCustomKeyStore",
@@ -190,6 +196,11 @@ pub(super) fn known(operation: &str) -> Option<&'static str> {
         "UpdateAlias",
         "DeleteAlias",
         "ListAliases",
+        "GetKeyPolicy",
+        "PutKeyPolicy",
+        "CreateGrant",
+        "ListGrants",
+        "ListResourceTags",
         "Encrypt",
         "Decrypt",
         "ReEncrypt",

@@ -9,7 +9,7 @@ fn what_is_no_operation_is_404() {
         let site = Site::new(settings()).await;
         let whole = request("ListKeys", "{}");
         for (what, bytes) in [
-            ("another operation", request("ListGrants", "{}")),
+            ("another operation", request("ListRetirableGrants", "{}")),
             ("no operation", request("", "{}")),
             ("another service", whole.replace("TrentService", "DynamoDB_20120810")),
             ("no target", whole.replace("X-Amz-Target", "X-Other")),

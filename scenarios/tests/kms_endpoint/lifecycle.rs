@@ -205,7 +205,10 @@ fn a_proxy_without_a_suite_that_kms_offers_is_one_without_tls() {
             } else {
                 let (_, class, message) = answer.failure();
                 assert_eq!(class, "XksProxyUriUnreachableException");
-                assert!(message.starts_with("AWS KMS cannot establish a TLS connection"), "row 15: {message}");
+                assert!(
+                    message.starts_with("AWS KMS cannot establish a TLS connection"),
+                    "row 15: {message}"
+                );
             }
         }
     });
@@ -219,7 +222,10 @@ fn a_vpc_endpoint_service_can_be_wrong_from_the_first_or_when_connected() {
         vpc["XksProxyVpcEndpointServiceName"] = json!("com.amazonaws.vpce.us-east-1.vpce-svc-0e9a");
         for (vpc_service_fault, class) in [
             (VpcServiceFault::NotFound, "XksProxyVpcEndpointServiceNotFoundException"),
-            (VpcServiceFault::InvalidConfiguration, "XksProxyVpcEndpointServiceInvalidConfigurationException"),
+            (
+                VpcServiceFault::InvalidConfiguration,
+                "XksProxyVpcEndpointServiceInvalidConfigurationException",
+            ),
         ] {
             let site = Site::new(KmsSettings { vpc_service_fault, ..settings() }).await;
             let refused = site.refused("CreateCustomKeyStore", vpc.clone()).await;
@@ -233,5 +239,146 @@ fn a_vpc_endpoint_service_can_be_wrong_from_the_first_or_when_connected() {
         site.settled(id.as_str().unwrap(), ConnectionState::Failed).await;
         let told = site.ok("DescribeCustomKeyStores", store).await;
         assert_eq!(told["CustomKeyStores"][0]["ConnectionErrorCode"], "XKS_VPC_ENDPOINT_SERVICE_NOT_FOUND");
+    });
+}
+
+#[test]
+fn policies_grants_and_tags_are_kept_whatever_the_key_is_in() {
+    really(async {
+        let site = Site::new(settings()).await;
+        let store = site.store(0).await;
+        let members = json!({
+            "Origin": "EXTERNAL_KEY_STORE", "CustomKeyStoreId": store, "XksKeyId": "external-1",
+            "Tags": [{ "TagKey": "a", "TagValue": "1" }, { "TagKey": "b", "TagValue": "" }],
+        });
+        let key = site.ok("CreateKey", members).await["KeyMetadata"].clone();
+        let named = json!({ "KeyId": key["KeyId"] });
+        let with = |members: Value| {
+            let mut all = named.clone();
+            all.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+            all
+        };
+        let grant = with(json!({
+            "GranteePrincipal": "arn:aws:iam::111122223333:role/app", "Operations": ["Decrypt", "RetireGrant"],
+            "RetiringPrincipal": "arn:aws:iam::111122223333:role/admin", "Name": "grant",
+            "Constraints": { "EncryptionContextEquals": { "a": "1" } },
+        }));
+
+        let policy = site.ok("GetKeyPolicy", named.clone()).await;
+        assert_eq!(policy["PolicyName"], "default");
+        let document: Value = serde_json::from_str(policy["Policy"].as_str().unwrap()).unwrap();
+        assert_eq!(document["Statement"][0]["Principal"]["AWS"], "arn:aws:iam::111122223333:root");
+        assert_eq!(site.ok("ListGrants", named.clone()).await, json!({ "Grants": [], "Truncated": false }));
+        let created = site.ok("CreateGrant", grant.clone()).await;
+        let again = site.ok("CreateGrant", grant.clone()).await;
+        assert_eq!(
+            (&again["GrantId"], created["GrantId"].as_str().unwrap().len()),
+            (&created["GrantId"], 64)
+        );
+        assert_ne!(again["GrantToken"], created["GrantToken"], "a grant of the same name and terms");
+        let dry = with(json!({ "GranteePrincipal": "a", "Operations": ["Encrypt"], "DryRun": true }));
+        assert_eq!(site.refused("CreateGrant", dry).await.1, "DryRunOperationException");
+        let tags = json!([{ "TagKey": "a", "TagValue": "1" }, { "TagKey": "b", "TagValue": "" }]);
+
+        // Whatever the key's state is, but for a grant on a key that is disabled or pending deletion.
+        for (change, grants_refused) in [
+            (None, None),
+            (Some("DisableKey"), Some("DisabledException")),
+            (Some("ScheduleKeyDeletion"), Some("KMSInvalidStateException")),
+            (Some("CancelKeyDeletion"), Some("DisabledException")),
+            (Some("DisconnectCustomKeyStore"), None),
+        ] {
+            match change {
+                Some("DisconnectCustomKeyStore") => {
+                    site.ok("DisconnectCustomKeyStore", json!({ "CustomKeyStoreId": store })).await;
+                }
+                Some(operation) => {
+                    site.ok(operation, named.clone()).await;
+                }
+                None => {}
+            }
+            let text = json!({ "Id": change }).to_string();
+            assert_eq!(site.ok("PutKeyPolicy", with(json!({ "Policy": text }))).await, Value::Null);
+            let policy = site.ok("GetKeyPolicy", with(json!({ "PolicyName": "default" }))).await;
+            assert_eq!(policy, json!({ "Policy": text, "PolicyName": "default" }));
+            let listed = site.ok("ListGrants", with(json!({ "GrantId": created["GrantId"] }))).await;
+            assert_eq!(listed["Grants"].as_array().unwrap().len(), 1);
+            let entry = &listed["Grants"][0];
+            assert_eq!((&entry["KeyId"], &entry["GrantId"]), (&key["Arn"], &created["GrantId"]));
+            assert_eq!(
+                (&entry["Name"], &entry["RetiringPrincipal"]),
+                (&grant["Name"], &grant["RetiringPrincipal"])
+            );
+            assert_eq!(entry["Operations"], json!(["Decrypt", "RetireGrant"]));
+            assert_eq!(entry["Constraints"], json!({ "EncryptionContextEquals": { "a": "1" } }));
+            assert_eq!(entry["IssuingAccount"], "arn:aws:iam::111122223333:root");
+            assert!(entry["CreationDate"].as_f64().unwrap() > 1_700_000_000.0);
+            let none = site.ok("ListGrants", with(json!({ "GranteePrincipal": "nobody" }))).await;
+            assert_eq!(none["Grants"], json!([]));
+            let listed = site.ok("ListResourceTags", named.clone()).await;
+            assert_eq!(listed, json!({ "Tags": tags, "Truncated": false }));
+            let more = with(json!({ "GranteePrincipal": "a", "Operations": ["Encrypt"] }));
+            match grants_refused {
+                None => {
+                    site.ok("CreateGrant", more).await;
+                }
+                Some(class) => assert_eq!(site.refused("CreateGrant", more).await.1, class, "{change:?}"),
+            }
+        }
+        let first = site.ok("ListGrants", with(json!({ "Limit": 2 }))).await;
+        assert_eq!((&first["Truncated"], first["Grants"].as_array().unwrap().len()), (&json!(true), 2));
+        let rest = site.ok("ListGrants", with(json!({ "Limit": 2, "Marker": first["NextMarker"] }))).await;
+        assert_eq!((&rest["Truncated"], rest["Grants"].as_array().unwrap().len()), (&json!(false), 1));
+    });
+}
+
+#[test]
+fn policies_grants_and_tags_have_their_forms() {
+    really(async {
+        let site = Site::new(settings()).await;
+        let store = site.store(0).await;
+        let arn = site.key(&store, "external-1").await;
+        for (operation, members, class) in [
+            ("GetKeyPolicy", json!({}), "ValidationException"),
+            ("GetKeyPolicy", json!({ "KeyId": "no-such-key" }), "NotFoundException"),
+            ("GetKeyPolicy", json!({ "KeyId": arn, "PolicyName": "other" }), "NotFoundException"),
+            ("PutKeyPolicy", json!({ "KeyId": arn }), "ValidationException"),
+            ("PutKeyPolicy", json!({ "KeyId": arn, "Policy": "[]" }), "MalformedPolicyDocumentException"),
+            ("PutKeyPolicy", json!({ "KeyId": arn, "Policy": " ".repeat(32_769) }), "LimitExceededException"),
+            ("CreateGrant", json!({ "KeyId": arn, "Operations": ["Encrypt"] }), "ValidationException"),
+            ("CreateGrant", json!({ "KeyId": arn, "GranteePrincipal": "a" }), "ValidationException"),
+            (
+                "CreateGrant",
+                json!({ "KeyId": arn, "GranteePrincipal": "a", "Operations": [] }),
+                "ValidationException",
+            ),
+            (
+                "CreateGrant",
+                json!({ "KeyId": arn, "GranteePrincipal": "a", "Operations": ["Sign"] }),
+                "ValidationException",
+            ),
+            (
+                "CreateGrant",
+                json!({ "KeyId": arn, "GranteePrincipal": "a b", "Operations": ["Encrypt"] }),
+                "ValidationException",
+            ),
+            ("ListGrants", json!({ "KeyId": "no-such-key" }), "NotFoundException"),
+            ("ListGrants", json!({ "KeyId": arn, "Limit": 101 }), "ValidationException"),
+            ("ListGrants", json!({ "KeyId": arn, "Marker": "x" }), "InvalidMarkerException"),
+            ("ListResourceTags", json!({ "KeyId": arn, "Limit": 51 }), "ValidationException"),
+        ] {
+            assert_eq!(site.refused(operation, members.clone()).await.1, class, "{operation} {members}");
+        }
+        let tag = |key: &str| json!({ "TagKey": key, "TagValue": "x" });
+        for (tags, class) in [
+            (json!([tag("a"), tag("a")]), "TagException"),
+            (json!([tag("")]), "ValidationException"),
+            (json!([{ "TagKey": "a" }]), "ValidationException"),
+        ] {
+            let members = json!({
+                "Origin": "EXTERNAL_KEY_STORE", "CustomKeyStoreId": store, "XksKeyId": "external-2", "Tags": tags,
+            });
+            assert_eq!(site.refused("CreateKey", members).await.1, class, "{tags}");
+        }
     });
 }

@@ -2,9 +2,11 @@
 //!
 //! Place on the map: members in and out; [`Account`](crate::kms::account::Account) does the work.
 
+use super::attached::TagMember;
 use super::members::{GrantTokens, count, needed, read};
 use super::{Api, Output, Refusal};
 use crate::kms::account::KeyDescription;
+use crate::kms::account::attached::NewKey;
 use crate::kms::key::{KeyOperation, KeyState};
 use crate::kms::{KmsException, KmsFailure, Requester};
 use serde::Deserialize;
@@ -30,6 +32,8 @@ struct CreateKeyMembers {
     key_usage: Option<String>,
     multi_region: Option<bool>,
     description: Option<String>,
+    policy: Option<String>,
+    tags: Option<Vec<TagMember>>,
 }
 
 #[derive(Deserialize)]
@@ -74,15 +78,19 @@ impl Api {
         }
         let key_store = needed(members.custom_key_store_id, "customKeyStoreId")?;
         let external_key_id = needed(members.xks_key_id, "xksKeyId")?;
-        let description = members.description.unwrap_or_default();
+        let tags = members.tags.unwrap_or_default().into_iter().map(TagMember::tag);
+        let new = NewKey {
+            description: members.description.unwrap_or_default(),
+            policy: members.policy,
+            tags: tags.collect::<Result<_, _>>()?,
+        };
         let spec = members.key_spec.or(members.customer_master_key_spec);
         let kind = (
             spec.as_deref().unwrap_or(KEY_SPEC),
             members.key_usage.as_deref().unwrap_or(KEY_USAGE),
             members.multi_region == Some(true),
         );
-        let key =
-            self.account.create_described_key(&key_store, &external_key_id, kind, &description, requester);
+        let key = self.account.create_described_key(&key_store, &external_key_id, kind, &new, requester);
         Ok(Some(json!({ "KeyMetadata": self.key_metadata(&key.await?) })))
     }
 
