@@ -6,8 +6,10 @@
 use crate::clock;
 use crate::fault::FaultKind;
 use crate::invariants;
+use crate::kms::KmsException;
 use crate::kms::cloudwatch::CloudWatch;
 use crate::kms::lifecycle::{ConnectionErrorCode, ConnectionState};
+use crate::kms::settings::Met;
 use crate::net::capture::CaptureSummary;
 use crate::recording::{Phase, ServiceFigures};
 use crate::result::{
@@ -75,8 +77,17 @@ fn tolls(counted: &[Counted]) -> Vec<Toll> {
 }
 
 fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remains) -> Ran {
-    let Remains { finished, queues, narratives, interrupted_at, violations, cloudwatch, connection, capture, samples } =
-        remains;
+    let Remains {
+        finished,
+        queues,
+        narratives,
+        interrupted_at,
+        violations,
+        cloudwatch,
+        connection,
+        capture,
+        samples,
+    } = remains;
     let mut samples = samples.into_iter();
     let span = scenario.fault_span();
     let services: Vec<ServiceResult> = scenario
@@ -131,6 +142,12 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
     let mut assumptions: Vec<String> =
         scenario.services.iter().flat_map(crate::services::ServiceSettings::assumptions).collect();
     assumptions.extend(scenario.kms.assumptions());
+    let internal = KmsException::KmsInternal.as_str();
+    assumptions.extend(scenario.kms.assumptions_met(Met {
+        internal: services.iter().any(|service| service.exceptions.iter().any(|it| it.exception == internal)),
+        disconnected:
+            scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::KeyStoreDisconnected)),
+    }));
     assumptions.sort();
     assumptions.dedup();
     let mut result = RunResult {

@@ -108,6 +108,15 @@ pub struct KmsSettings {
     pub chunked_share: f64,
 }
 
+/// What a run met, as far as modelling assumptions turn on it. MA-1 never does: no scenario renames a key store.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Met {
+    /// A call ended in KMSInternalException.
+    pub internal: bool,
+    /// The key store was disconnected.
+    pub disconnected: bool,
+}
+
 /// What is wrong with VPC endpoint services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -300,6 +309,38 @@ impl KmsSettings {
         assumptions
     }
 
+    /// Those that mattered only because of what a run met.
+    pub fn assumptions_met(&self, met: Met) -> Vec<String> {
+        let mut assumptions = Vec::new();
+        if met.internal {
+            assumptions.push(
+                "MA-12: nobody but the callers' SDKs tries a call again that ended in KMSInternalException"
+                    .into(),
+            );
+        }
+        if met.disconnected {
+            assumptions.push(
+                "MA-15: a key whose key store is not connected is said to be in one, and not to be unavailable (row 18)"
+                    .into(),
+            );
+            assumptions.push(format!(
+                "MA-23: a disconnect takes {} s and a connect {} s",
+                self.disconnect_s, self.connect_s
+            ));
+            assumptions.push(
+                "MA-24: cryptographic calls fail in every connection state but CONNECTED, and DescribeKey shows the keys as \
+                 Unavailable"
+                    .into(),
+            );
+        }
+        if met.disconnected
+            && let Some(code) = self.connect_fault
+        {
+            assumptions.push(format!("connect_fault: every connect ends with {}", code.as_str()));
+        }
+        assumptions
+    }
+
     /// `additionalAuthenticatedData` for the proxy: the head of the blob and, if it is to know of it, the caller's
     /// encryption context (MA-8).
     pub(super) fn aad(&self, head: &[u8], context: &[u8]) -> Vec<u8> {
@@ -346,6 +387,24 @@ mod tests {
         let settings: KmsSettings = toml::from_str("").unwrap();
         assert_eq!(settings, KmsSettings::default());
         assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
+    fn assumptions_are_named_where_they_mattered() {
+        let settings = KmsSettings { connect_s: 7, ..KmsSettings::default() };
+        let names = |met| {
+            let told = settings.assumptions_met(met);
+            told.iter().map(|it| it.split(':').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert!(names(Met::default()).is_empty());
+        assert_eq!(names(Met { internal: true, ..Met::default() }), ["MA-12"]);
+        let met = Met { disconnected: true, ..Met::default() };
+        assert_eq!(names(met), ["MA-15", "MA-23", "MA-24"]);
+        assert!(settings.assumptions_met(met)[1].ends_with("a connect 7 s"));
+        let settings =
+            KmsSettings { connect_fault: Some(ConnectionErrorCode::InternalError), ..KmsSettings::default() };
+        assert!(settings.assumptions_met(met)[3].ends_with("INTERNAL_ERROR"));
+        assert!(settings.assumptions_met(Met::default()).is_empty());
     }
 
     #[test]
