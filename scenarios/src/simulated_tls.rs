@@ -25,6 +25,8 @@ pub struct SimulatedTls {
     expired: Arc<rustls::ServerConfig>,
     demanding: Arc<rustls::ServerConfig>,
     days: u32,
+    /// When a certificate of the run expires, in simulated time.
+    expiries: Vec<Duration>,
 }
 
 /// What the proxies serve.
@@ -124,14 +126,26 @@ impl SimulatedTls {
             expired,
             demanding,
             days,
+            expiries: Vec::new(),
         })
     }
 
-    /// When the certificate served so is no longer valid.
-    pub fn not_after(&self, serving: Serving) -> UnixTime {
+    /// Tells when certificates of the run will expire, in simulated time: whoever serves [`Serving::Expired`] from then on.
+    pub fn expiring_at(self, expiries: Vec<Duration>) -> Self {
+        Self { expiries, ..self }
+    }
+
+    /// When the certificate that is served so from simulated time `now` on is no longer valid, as whoever watches its days
+    /// runs into it: at the next expiry of the run, where there is one before its `certificate_days` are over.
+    pub fn not_after(&self, serving: Serving, now: Duration) -> UnixTime {
+        let past = self.expiries.iter().filter(|at| **at <= now).max();
+        let next = self.expiries.iter().filter(|at| **at > now).min();
         UnixTime(match serving {
-            Serving::Expired => RUN_BEGINS - DAY,
-            Serving::Good | Serving::ClientCertificateDemanded => RUN_BEGINS + DAY * self.days,
+            Serving::Expired => past.map_or(RUN_BEGINS - DAY, |at| RUN_BEGINS + *at),
+            Serving::Good | Serving::ClientCertificateDemanded => {
+                let end = DAY * self.days;
+                RUN_BEGINS + next.map_or(end, |at| end.min(*at))
+            }
         })
     }
 
@@ -151,6 +165,27 @@ mod tests {
     use super::*;
     use rand_chacha::ChaCha20Rng;
     use rand_chacha::rand_core::SeedableRng;
+
+    #[test]
+    fn a_certificate_runs_out_when_the_run_says() {
+        crate::clock::run([0; 32], |clock| async move {
+            let env = Arc::new(SimulatedEnv::new(clock, ChaCha20Rng::from_seed([0; 32])));
+            let tls = || SimulatedTls::new("proxy.example", TlsVersion::V13, 2, &env).unwrap();
+            let s = Duration::from_secs;
+            assert_eq!(tls().not_after(Serving::Good, s(0)).0, RUN_BEGINS + DAY * 2);
+            let tls = tls().expiring_at(vec![s(200), s(900), DAY * 3]);
+            for (serving, now, expected) in [
+                (Serving::Good, s(0), s(200)),
+                (Serving::Expired, s(200), s(200)),
+                (Serving::Good, s(800), s(900)),
+                (Serving::Expired, s(900), s(900)),
+                (Serving::Good, s(1_000), DAY * 2),
+            ] {
+                assert_eq!(tls.not_after(serving, now).0, RUN_BEGINS + expected, "{serving:?} {now:?}");
+            }
+        })
+        .unwrap();
+    }
 
     /// Kms-behaviour 6.4, typed a second time.
     #[test]

@@ -210,7 +210,9 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         TlsVersion::Off => None,
         version => {
             let days = scenario.proxy.certificate_days;
-            Some(Arc::new(SimulatedTls::new(ENDPOINT, version, days, &server_env)?))
+            let expires = |fault: &&Fault| matches!(fault.kind, FaultKind::CertificateExpired);
+            let expiries = scenario.faults.iter().filter(expires).map(|fault| fault.from).collect();
+            Some(Arc::new(SimulatedTls::new(ENDPOINT, version, days, &server_env)?.expiring_at(expiries)))
         }
     };
     let microseconds = |us: f64| Duration::from_secs_f64(us / 1e6);
@@ -345,7 +347,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         streams.stream("kms", 0),
     )?;
     if let Some(tls) = &tls {
-        kms.set_certificate(Some(tls.not_after(Serving::Good)));
+        kms.set_certificate(Some(tls.not_after(Serving::Good, clock.now())));
     }
     let health_poll = kms.spawn_health_poll();
 

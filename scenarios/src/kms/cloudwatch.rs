@@ -296,10 +296,16 @@ impl CloudWatch {
         self.credential_since = (now, Duration::ZERO);
     }
 
-    /// The proxy's certificate is another one.
+    /// The proxy's certificate is another one. What KMS knows of at the beginning of the run it knew before, and so did the
+    /// alarm: it rings ten days ahead, and few runs are as long.
     pub(super) fn set_certificate(&mut self, now: Duration, not_after: Option<UnixTime>) {
         self.advance(now);
         self.certificate_not_after = not_after;
+        if now.is_zero()
+            && let Some(days) = self.certificate_days(now).filter(|_| self.connected)
+        {
+            self.alarms.observe(AlarmName::CertificateExpiry, now, Some(days));
+        }
     }
 
     fn count(&mut self, now: Duration, add: impl Fn(&mut Point)) {
@@ -499,6 +505,17 @@ mod tests {
         cloudwatch.advance(DAY * 8);
         assert_eq!(rang(&cloudwatch, AlarmName::CertificateExpiry), [(DAY + s(300), Some(DAY + s(1_200)))]);
         assert_eq!(cloudwatch.certificate_days(DAY * 8), Some(92.0));
+    }
+
+    #[test]
+    fn a_certificate_that_has_few_days_left_at_the_beginning_rings_from_then_on() {
+        for (days, spans) in [(9, vec![(s(0), None)]), (10, vec![])] {
+            let mut cloudwatch = cloudwatch();
+            cloudwatch.set_certificate(s(0), Some(UnixTime(BEGINS.0 + DAY * days)));
+            assert_eq!(rang(&cloudwatch, AlarmName::CertificateExpiry), spans, "{days} days");
+            let alarm = |it: &&Alarm| it.name == AlarmName::CertificateExpiry;
+            assert_eq!(cloudwatch.alarms().iter().find(alarm).unwrap().evaluated, 1);
+        }
     }
 
     #[test]

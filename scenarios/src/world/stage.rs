@@ -313,7 +313,7 @@ impl Stage {
     fn serve_tls(&self, serving: Serving) -> Begun {
         if let Some(tls) = &self.tls {
             tls.serve(serving);
-            self.kms.set_certificate(Some(tls.not_after(serving)));
+            self.kms.set_certificate(Some(tls.not_after(serving, self.clock.now())));
         }
         Begun::Tls
     }

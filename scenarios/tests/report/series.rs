@@ -120,3 +120,21 @@ fn a_connect_that_fails_is_told_with_its_code() {
         assert!(result.invariants.iter().all(|invariant| invariant.held), "{code}: {:?}", result.invariants);
     }
 }
+
+#[test]
+fn the_alarm_on_a_certificate_rings_before_it_expires() {
+    let text = |fault: &str| {
+        format!("title = \"x\"\nduration_s = 120\n[[service]]\nkind = \"s3\"\nrate_per_s = 1\n{fault}")
+    };
+    let fault = "[[fault]]\nkind = \"certificate-expired\"\nfrom_s = 60\nto_s = 90\n";
+    for (text, rang_at_ms) in [(text(fault), Some(0)), (text(""), None)] {
+        let result = ran(&text);
+        let alarm = result.alarms.iter().find(|alarm| alarm.name == "certificate-expiry").unwrap();
+        assert_eq!((alarm.rang_at_ms, alarm.rang_after_fault_ms, alarm.evaluated), (rang_at_ms, None, 1));
+        // The others look at five minutes.
+        let slow = result.alarms.iter().find(|alarm| alarm.name == "slow-proxy").unwrap();
+        assert_eq!((slow.rang_at_ms, slow.evaluated, slow.period_ms), (None, 0, 300_000));
+        let errors = result.alarms.iter().find(|alarm| alarm.name == "retryable-errors").unwrap();
+        assert_eq!((errors.evaluated, errors.period_ms), (2, 60_000));
+    }
+}
