@@ -2,9 +2,11 @@
 
 use crate::proxy::Proxy;
 use crate::site::{Answer, Site, read, really, request, settings};
-use scenarios::kms_endpoint::server::Limits;
+use scenarios::kms_endpoint::Api;
+use scenarios::kms_endpoint::journal::Journal;
+use scenarios::kms_endpoint::server::{Limits, serve};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn site(limits: Limits) -> Site {
     Site::with(Proxy::start(None).await, None, settings(), limits).await
@@ -67,7 +69,7 @@ fn connections_beyond_the_most_wait_for_a_place() {
             let mut stream = site.connect().await;
             stream.write_all(kept.as_bytes()).await.unwrap();
             let mut first = [0; 15];
-            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first).await.unwrap();
+            stream.read_exact(&mut first).await.unwrap();
             assert_eq!(&first, b"HTTP/1.1 200 OK");
             held.push(stream);
         }
@@ -81,43 +83,81 @@ fn connections_beyond_the_most_wait_for_a_place() {
     });
 }
 
-/// What is being answered is answered; a kept connection is closed.
-#[test]
-fn a_server_that_stops_closes_what_is_idle() {
-    really(async {
+/// A server that can be told to stop, and nothing of which ends by itself within an hour.
+struct Stoppable {
+    _proxy: Proxy,
+    address: std::net::SocketAddr,
+    stop: tokio::sync::oneshot::Sender<()>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+impl Stoppable {
+    async fn start() -> Self {
         let proxy = Proxy::start(None).await;
         let door = crate::site::endpoint(&proxy, None).await;
-        let journal = scenarios::kms_endpoint::journal::Journal::new(Box::new(|_| ()));
-        let api = scenarios::kms_endpoint::Api::new(
-            "111122223333",
-            "us-east-1",
-            settings(),
-            door,
-            [7; 32],
-            journal,
-        );
+        let journal = Journal::new(Box::new(|_| ()));
+        let api = Api::new("111122223333", "us-east-1", settings(), door, [7; 32], journal).unwrap();
         #[expect(clippy::disallowed_methods, reason = "the tests' own server")]
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = scenarios::kms_endpoint::server::serve(
-            listener,
-            std::rc::Rc::new(api.unwrap()),
-            Limits::default(),
-            async { stopped.await.unwrap_or_default() },
-        );
-        let serving = tokio::task::spawn_local(serving);
-        #[expect(clippy::disallowed_methods, reason = "a client of the tests' own")]
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(request("ListKeys", "{}").replace("Connection: close\r\n", "").as_bytes())
-            .await
-            .unwrap();
-        let mut first = [0; 15];
-        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first).await.unwrap();
-        stop.send(()).unwrap();
-        serving.await.unwrap();
-        // Closed, and nothing waits for it: the read ends.
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let limits = Limits { head_timeout: HOUR, body_timeout: HOUR, drain: HOUR, ..Limits::default() };
+        let stopped = async { stopped.await.unwrap_or_default() };
+        let serving = tokio::task::spawn_local(serve(listener, std::rc::Rc::new(api), limits, stopped));
+        Self { _proxy: proxy, address, stop, serving }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a client of the tests' own")]
+    async fn connect(&self) -> tokio::net::TcpStream {
+        tokio::net::TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+async fn expect(stream: &mut tokio::net::TcpStream, text: &str) {
+    let mut bytes = vec![0; text.len()];
+    stream.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(String::from_utf8(bytes).unwrap(), text);
+}
+
+#[test]
+fn a_server_that_stops_closes_what_is_idle() {
+    really(async {
+        let server = Stoppable::start().await;
+        let mut stream = server.connect().await;
+        let kept = request("ListKeys", "{}").replace("Connection: close\r\n", "");
+        stream.write_all(kept.as_bytes()).await.unwrap();
+        expect(&mut stream, "HTTP/1.1 200 OK").await;
+        // From here on time passes only when nothing can happen any more but that a limit ends: a server that waits for its
+        // idle connection has waited an hour.
+        tokio::time::pause();
+        let stopped_at = tokio::time::Instant::now();
+        server.stop.send(()).unwrap();
+        server.serving.await.unwrap();
+        assert!(stopped_at.elapsed() < HOUR, "{:?}", stopped_at.elapsed());
         read(&mut stream).await;
+    });
+}
+
+#[test]
+fn a_server_that_stops_answers_what_it_has_begun() {
+    really(async {
+        let server = Stoppable::start().await;
+        let mut stream = server.connect().await;
+        let whole = request("ListKeys", "{}");
+        let (head, body) = whole.split_once("\r\n\r\n").unwrap();
+        stream.write_all(format!("{head}\r\nExpect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+        // It waits for the body now.
+        expect(&mut stream, "HTTP/1.1 100 Continue\r\n\r\n").await;
+        server.stop.send(()).unwrap();
+        // Nobody is let in any more once it has heard.
+        while tokio::net::TcpSocket::new_v4().unwrap().connect(server.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!server.serving.is_finished());
+        stream.write_all(body.as_bytes()).await.unwrap();
+        assert_eq!(read(&mut stream).await.status, 200);
+        server.serving.await.unwrap();
     });
 }

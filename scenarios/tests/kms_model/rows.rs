@@ -276,7 +276,7 @@ fn settings(row: &Row, threshold: f64) -> KmsSettings {
 /// A connected key store in the state of the row.
 fn world_of(row: &Row, threshold: f64) -> (World, Rc<Proxy>) {
     if row.provoked == NoTls {
-        return tls::over_tls("other.example", false);
+        return tls::over_tls_with(settings(row, threshold), "other.example", false);
     }
     scripted(settings(row, threshold))
 }
@@ -304,10 +304,19 @@ fn cryptographic_operations_say_what_the_table_says() {
                 let Some(class) = class else { continue };
                 let (world, proxy) = world_of(row, if reliable { 0.0 } else { 1.0 });
                 let blob = if row.provoked == NoTls { None } else { Some(encrypt(&world).await.unwrap()) };
-                if !reliable && row.provoked != NoTls {
-                    // One failure among two makes it unreliable, at a threshold of 1.
-                    proxy.always(error(500, "InternalException"));
-                    let _failed = encrypt(&world).await;
+                if !reliable {
+                    // One retryable failure makes it unreliable, at a threshold of 1. Without TLS nothing is answered at all.
+                    if row.provoked == NoTls {
+                        world.pipes.behaviour.set(Connect::Refuse);
+                    } else {
+                        proxy.always(error(500, "InternalException"));
+                    }
+                    let failed = [encrypt(&world).await, encrypt(&world).await].map(Result::unwrap_err);
+                    if row.provoked != Quota {
+                        let classes = failed.map(|failure| failure.exception.as_str());
+                        assert_eq!(classes, ["KMSInternalException", "KMSInvalidStateException"]);
+                    }
+                    world.pipes.behaviour.set(Connect::Accept);
                     proxy.always(Reply::Serve);
                 }
                 tokio::time::sleep(Duration::from_secs(2)).await;

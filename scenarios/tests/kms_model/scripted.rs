@@ -757,8 +757,7 @@ fn a_source_vpc_is_named_as_often_as_told_and_never_for_a_service() {
             let named = |name: &str, seen: &&Seen| seen.body["requestMetadata"][name].is_string();
             let seen = proxy.seen();
             assert!(seen.iter().all(|it| named("awsSourceVpc", &it) == named("awsSourceVpce", &it)));
-            let (of_service, own): (Vec<_>, Vec<_>) =
-                seen.iter().partition(|it| named("kmsViaService", it));
+            let (of_service, own): (Vec<_>, Vec<_>) = seen.iter().partition(|it| named("kmsViaService", it));
             assert_eq!(own.iter().filter(|it| named("awsSourceVpc", it)).count(), expected);
             assert_eq!(of_service.iter().filter(|it| named("awsSourceVpc", it)).count(), 0);
         }
@@ -802,8 +801,17 @@ pub(crate) mod tls {
 
     /// A KMS that wants TLS with a certificate for `name`, and a proxy that has one for proxy.example.
     pub(crate) fn over_tls(name: &'static str, plain_server: bool) -> (World, Rc<Proxy>) {
+        over_tls_with(one_host(), name, plain_server)
+    }
+
+    /// The same with these settings.
+    pub(crate) fn over_tls_with(
+        settings: KmsSettings,
+        name: &'static str,
+        plain_server: bool,
+    ) -> (World, Rc<Proxy>) {
         let (pipes, tls, proxy) = network(name, plain_server);
-        (world(one_host(), pipes, Some(tls), 1), proxy)
+        (world(settings, pipes, Some(tls), 1), proxy)
     }
 
     /// The network and the TLS of such a KMS alone, and the proxy.
