@@ -187,6 +187,13 @@ impl Checker<'_> {
                         .place
                         .at(at, format!("this fault is the same as the one in line {line}: remove one")));
                 }
+                let clash = faults.iter().zip(&places).find_map(|(earlier, at)| {
+                    let other = format!("the fault in line {}", self.place.line(*at));
+                    faults::clash(&strike, earlier, &other)
+                });
+                if let Some(message) = clash {
+                    return Err(self.about(self.entry("fault", index), at, message));
+                }
                 faults.push(strike);
                 places.push(at);
             }

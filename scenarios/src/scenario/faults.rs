@@ -237,6 +237,43 @@ fn repeats(raw: &RawFault, length_s: f64, duration_s: f64) -> Result<Vec<f64>, S
     }
 }
 
+/// Why two faults cannot both happen as they are written, with what to do about it; `other` says which the other one
+/// is. What can be held by two faults at once is counted by `world`, and no matter of this.
+pub(super) fn clash(fault: &Fault, another: &Fault, other: &str) -> Option<String> {
+    use FaultKind as Kind;
+    let end = |fault: &Fault| fault.to.unwrap_or(Duration::MAX);
+    // What ends when the other begins would do so in either order.
+    let touch = fault.from <= end(another) && another.from <= end(fault);
+    match (&fault.kind, &another.kind) {
+        (Kind::ExternalKeyDeleted, Kind::ExternalKeyDeleted) => {
+            Some(format!("a destroyed key cannot be destroyed again, as {other} does: remove one"))
+        }
+        (Kind::ExternalKeyDeleted, Kind::ExternalKeyDisabled) if end(another) > fault.from => Some(format!(
+            "a destroyed key is neither disabled nor enabled any more: {other} disables it; end that by {} s, or remove it",
+            fault.from.as_secs_f64()
+        )),
+        (Kind::ExternalKeyDisabled, Kind::ExternalKeyDeleted) if end(fault) > another.from => Some(format!(
+            "to_s: a destroyed key is neither disabled nor enabled any more, and {other} destroys it; end this by {} s, or \
+             remove it",
+            another.from.as_secs_f64()
+        )),
+        (Kind::KmsKeyPendingDeletion, Kind::KmsKeyPendingDeletion | Kind::KmsKeyDisabled)
+        | (Kind::KmsKeyDisabled, Kind::KmsKeyPendingDeletion)
+            if touch =>
+        {
+            Some(format!(
+                "KMS disables, enables or deletes no key whose deletion is pending (KMSInvalidStateException), and {other} is \
+                 on at the same time: let one begin after the other has ended"
+            ))
+        }
+        (Kind::CredentialRotation { .. }, Kind::CredentialRotation { .. }) if touch => Some(format!(
+            "a rotation ends before the next one begins, and {other} is on at the same time: let one begin after the other \
+             has ended"
+        )),
+        _ => None,
+    }
+}
+
 /// A number that a key must hold, within bounds.
 fn number(
     key: &str,

@@ -261,6 +261,42 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
             "the same as the one in line 3",
         ),
         (
+            "[[fault]]\nkind = \"external-key-deleted\"\nfrom_s = 5\n[[fault]]\nkind = \"external-key-disabled\"\n\
+             from_s = 1\nto_s = 6\n",
+            ":9: ",
+            "the fault in line 3 destroys it; end this by 5 s",
+        ),
+        (
+            "[[fault]]\nkind = \"external-key-disabled\"\nfrom_s = 6\n[[fault]]\nkind = \"external-key-deleted\"\n\
+             from_s = 5\n",
+            ":6: ",
+            "the fault in line 3 disables it; end that by 5 s, or remove it",
+        ),
+        (
+            "[[fault]]\nkind = \"external-key-deleted\"\nfrom_s = 6\n[[fault]]\nkind = \"external-key-deleted\"\n\
+             from_s = 5\n",
+            ":6: ",
+            "cannot be destroyed again, as the fault in line 3 does",
+        ),
+        (
+            "[[fault]]\nkind = \"kms-key-disabled\"\nfrom_s = 1\nto_s = 5\n[[fault]]\n\
+             kind = \"kms-key-pending-deletion\"\nfrom_s = 5\nto_s = 8\n",
+            ":7: ",
+            "the fault in line 3 is on at the same time: let one begin after",
+        ),
+        (
+            "[[fault]]\nkind = \"kms-key-pending-deletion\"\nfrom_s = 1\n[[fault]]\n\
+             kind = \"kms-key-pending-deletion\"\nfrom_s = 5\nto_s = 8\n",
+            ":6: ",
+            "the fault in line 3 is on at the same time",
+        ),
+        (
+            "[[fault]]\nkind = \"credential-rotation\"\nfrom_s = 1\nto_s = 5\n[[fault]]\n\
+             kind = \"credential-rotation\"\nfrom_s = 4\nto_s = 8\n",
+            ":7: ",
+            "a rotation ends before the next one begins, and the fault in line 3",
+        ),
+        (
             "[[fault]]\nkind = \"hsm-down\"\nfrom_s = 1\n[[expect]]\nrecovered_within_s = 3\n",
             ":7: ",
             "needs every fault to end",
