@@ -4,6 +4,7 @@
 //! tell that it is simulated: its four doors (listener, `tokio::time`, `Env`, `Hsm`) are all it has.
 
 mod aftermath;
+mod credentials;
 mod hsms;
 mod proxy_host;
 mod stage;
@@ -38,9 +39,10 @@ use crate::streams::Streams;
 use crate::trace::{Event, Recorder};
 use aftermath::{check_resumes, check_still_decryptable, keep_blobs};
 use base64::Engine as _;
+use credentials::Credentials;
 use proxy_host::ProxyHost;
 use sim_hsm::{Engine, IvLedger, SimHsm};
-use stage::Stage;
+use stage::{Holds, Stage};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -275,7 +277,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 gauges: Arc::clone(&gauges),
                 tls: tls.as_ref().map(|tls| Arc::clone(&tls.server)),
                 processor,
-                credentials: RefCell::new(vec![(ACCESS_KEY_ID, SECRET)]),
+                credentials: RefCell::new(vec![credentials::credential(0)]),
                 running: RefCell::new(None),
                 held_down: Cell::new(0),
             });
@@ -302,6 +304,8 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     let dial: Rc<dyn Dial> = Rc::clone(&balancer) as _;
     let dial = options.dial_wrapper.as_ref().map_or_else(|| Rc::clone(&dial), |wrap| wrap(Rc::clone(&dial)));
 
+    let credentials = Rc::new(Credentials::default());
+    let newest = Rc::clone(&credentials);
     let intruder = tokio::task::spawn_local(intrude(
         clock.clone(),
         Rc::clone(&dial),
@@ -310,10 +314,12 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             host: ENDPOINT,
             path: format!("{PREFIX}{API_ROOT}/keys/{KEY_ID}/encrypt"),
             region: REGION,
-            access_key_id: ACCESS_KEY_ID,
+            credential: Box::new(move || {
+                let (id, secret) = credentials::credential(newest.newest());
+                (id, Secret::new(secret))
+            }),
             duration: scenario.duration,
         },
-        Secret::new(SECRET.into()),
         Rc::clone(&violations),
         streams.stream("intruder", 0),
     ));
@@ -384,6 +390,8 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         volume_under_own_key: scenario.proxy.volume_under_own_key,
         volume_key: RefCell::new(None),
         key_destroyed: Cell::new(false),
+        credentials: Rc::clone(&credentials),
+        holds: Holds::default(),
         check_interval: Duration::from_secs_f64(scenario.load_balancer.check_interval_s),
     });
     if scenario.proxy.volume_under_own_key {
@@ -512,7 +520,7 @@ fn narratives(handles: &[ServiceHandle], finished: &Finished) -> Vec<Narrative> 
     handles.iter().zip(&finished.services).map(|(handle, figures)| handle.narrative(&figures.stats)).collect()
 }
 
-/// What no event may show: both secret access keys, and the plaintext that the intruder has encrypted.
+/// What no event may show: the secret access keys, and the plaintext that the intruder has encrypted.
 fn secrets() -> Vec<(&'static str, String)> {
     let marked = MARKED_PLAINTEXT.to_owned();
     let encoded = base64::engine::general_purpose::STANDARD.encode(&marked);
@@ -520,7 +528,7 @@ fn secrets() -> Vec<(&'static str, String)> {
     let encoded = encoded.trim_end_matches('=').chars().rev().skip(1).collect::<Vec<_>>();
     vec![
         ("the secret access key", SECRET.to_owned()),
-        ("the next secret access key", stage::NEXT_CREDENTIAL.1.to_owned()),
+        ("a later secret access key", credentials::NEXT_SECRETS.to_owned()),
         ("a plaintext", marked),
         ("a plaintext in Base64", encoded.into_iter().rev().collect()),
     ]

@@ -321,6 +321,21 @@ fn a_caller_of_another_account_who_is_served_is_seen() {
 }
 
 #[test]
+fn a_caller_of_another_account_who_is_served_is_seen_after_a_rotation_too() {
+    let rotated = format!(
+        "{CALM}[topology]\ntls = \"off\"\n[[fault]]\nkind = \"credential-rotation\"\nfrom_s = 2\nto_s = 8\n"
+    );
+    let rotated = rotated.replace("duration_s = 20", "duration_s = 60");
+    let served = tampering(|bytes| {
+        let refusal = b"HTTP/1.1 403 ";
+        if bytes.starts_with(refusal) {
+            bytes[..refusal.len()].copy_from_slice(b"HTTP/1.1 200 ");
+        }
+    });
+    assert_eq!(broken_by(&rotated, served), ["authorised-only"]);
+}
+
+#[test]
 fn an_error_with_the_status_of_another_is_seen() {
     let failing = format!(
         "{CALM}[topology]\ntls = \"off\"\n[[fault]]\nkind = \"hsm-error\"\nrate = 0.5\nfrom_s = 5\nto_s = 6\n"
@@ -475,18 +490,81 @@ fn an_hsm_that_was_given_more_than_it_has_is_seen() {
     assert_eq!(first(counters(4, 9)).unwrap(), "HSM 1 had 9 sessions at once and has only 8");
 }
 
-/// Failures of S3 in each second of a run in which one fault holds a proxy down while another one ends.
+/// In how many seconds of the run S3 served something, one entry a second: `-` nothing came, `x` all failed, `o` all was
+/// served, `?` some of each.
+fn seconds_of_s3(duration_s: u32, more: &str) -> String {
+    let calm = CALM.replace("duration_s = 20", &format!("duration_s = {duration_s}"));
+    let scenario = Scenario::parse("canary", "canary.toml", &format!("{calm}{more}")).unwrap();
+    let result = run::run(&scenario, &Options::new(3), "", "").unwrap().result;
+    let service = result.services.first().unwrap();
+    let second = usize::try_from(1_000 / result.bucket_ms).unwrap();
+    let sums = |of: &[u64]| of.chunks(second).map(|second| second.iter().sum()).collect::<Vec<u64>>();
+    let (ok, failed) = (sums(&service.ok), sums(&service.failed));
+    let letter = |(ok, failed): (&u64, &u64)| match (ok, failed) {
+        (0, 0) => '-',
+        (0, _) => 'x',
+        (_, 0) => 'o',
+        _ => '?',
+    };
+    ok.iter().zip(&failed).map(letter).collect()
+}
+
+fn two_faults(first: (&str, u32, u32), second: (&str, u32, u32)) -> String {
+    let fault = |(kind, from, to): (&str, u32, u32)| {
+        format!("[[fault]]\nkind = \"{kind}\"\nfrom_s = {from}\nto_s = {to}\n")
+    };
+    fault(first) + &fault(second)
+}
+
 #[test]
 fn a_proxy_stays_down_until_the_last_fault_that_holds_it_down_is_over() {
-    let toml = format!(
-        "{CALM}[topology]\nproxies = 1\n\
-         [[fault]]\nkind = \"kill-switch\"\nfrom_s = 4\nto_s = 12\n\
-         [[fault]]\nkind = \"proxy-crash\"\nfrom_s = 6\nto_s = 8\n"
-    );
-    let scenario = Scenario::parse("canary", "canary.toml", &toml).unwrap();
-    let service = run::run(&scenario, &Options::new(3), "", "").unwrap().result.services.remove(0);
-    let second = 1_000 / 100;
-    let sum = |from: usize, to: usize, of: &[u64]| of[from * second..to * second].iter().sum::<u64>();
-    assert_eq!(sum(5, 11, &service.ok), 0, "{:?}", service.ok);
-    assert!(sum(14, 19, &service.ok) > 300 && sum(14, 19, &service.failed) == 0);
+    let faults = two_faults(("kill-switch", 4, 12), ("proxy-crash", 6, 8));
+    let seconds = seconds_of_s3(20, &format!("[topology]\nproxies = 1\n{faults}"));
+    assert_eq!(&seconds[5..11], "xxxxxx", "{seconds}");
+    assert_eq!(&seconds[14..], "oooooo", "{seconds}");
+}
+
+#[test]
+fn what_two_faults_hold_heals_when_the_last_of_them_is_over() {
+    // Hosts of KMS hear at once, so that the seconds are whole.
+    let kms = "[kms]\npropagation_ms = 0\nconnection_propagation_ms = 0\n";
+    for (first, second) in [
+        ("external-key-disabled", "external-key-disabled"),
+        ("kms-key-disabled", "kms-key-disabled"),
+        ("certificate-expired", "client-certificate-demanded"),
+        ("client-certificate-demanded", "certificate-expired"),
+    ] {
+        // Connections that are open go on; without any, every request needs a new one.
+        let idle = "idle_ms = 0\n";
+        let faults = two_faults((first, 4, 8), (second, 6, 14));
+        let seconds = seconds_of_s3(20, &format!("{kms}{idle}{faults}"));
+        assert_eq!(&seconds[5..13], "xxxxxxxx", "{first}, {second}: {seconds}");
+        assert_eq!(&seconds[16..], "oooo", "{first}, {second}: {seconds}");
+    }
+}
+
+#[test]
+fn a_key_store_is_connected_again_when_the_last_fault_that_disconnects_it_is_over() {
+    let kms = "[kms]\nconnection_propagation_ms = 0\nconnect_s = 1\ndisconnect_s = 5\n";
+    let of = |first: (u32, u32), second: (u32, u32)| {
+        let named = |(from, to): (u32, u32)| ("key-store-disconnected", from, to);
+        seconds_of_s3(60, &format!("{kms}{}", two_faults(named(first), named(second))))
+    };
+    // The second begins while the first is on, while its disconnecting takes its time, and while it connects again.
+    for (first, second) in [((4, 8), (6, 30)), ((4, 5), (7, 30)), ((4, 10), (10, 30))] {
+        let seconds = of(first, second);
+        assert!(!seconds[5..30].contains(['o', '?']), "{seconds}");
+        assert_eq!(&seconds[45..], "o".repeat(15), "{seconds}");
+    }
+}
+
+#[test]
+fn every_rotation_changes_to_a_credential_of_its_own() {
+    let rotation = "[[fault]]\nkind = \"credential-rotation\"\nfrom_s = 5\nto_s = 15\n\
+                    repeat_every_s = 20\nrepeats = 2\n";
+    let kms = "[kms]\ncredential_spread_s = 0\n";
+    let seconds = seconds_of_s3(45, &format!("{kms}{rotation}overlap = false\n"));
+    assert_eq!((&seconds[6..15], &seconds[26..35]), ("xxxxxxxxx", "xxxxxxxxx"), "{seconds}");
+    assert_eq!((&seconds[17..25], &seconds[37..45]), ("oooooooo", "oooooooo"), "{seconds}");
+    assert_eq!(seconds_of_s3(45, &format!("{kms}{rotation}")), "o".repeat(45));
 }

@@ -22,7 +22,7 @@ use xks_proxy::sigv4::Credential;
 use xks_proxy::tls::ServerTls;
 
 /// An access key id with its secret access key. They guard nothing but the simulation.
-pub(super) type KeyPair = (&'static str, &'static str);
+pub(super) type KeyPair = (String, String);
 
 /// A machine with the proxy on it.
 pub(super) struct ProxyHost {
@@ -87,7 +87,7 @@ impl ProxyHost {
 
     fn key_store(&self, hsm: Arc<dyn Hsm>) -> Result<KeyStore, String> {
         let credential = |(id, secret): &KeyPair| {
-            Credential::new(id, Secret::new((*secret).into())).map_err(|error| error.to_string())
+            Credential::new(id, Secret::new(secret.clone())).map_err(|error| error.to_string())
         };
         let credentials = self.credentials.borrow().iter().map(credential).collect::<Result<_, _>>()?;
         let prefix = UriPrefix::parse(super::PREFIX).map_err(|error| error.to_string())?;

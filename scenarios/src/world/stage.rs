@@ -1,12 +1,14 @@
 //! What the faults of the timeline act on, and how each is brought about and undone.
 
-use super::proxy_host::{KeyPair, ProxyHost};
-use super::{ACCESS_KEY_ID, KEY_ID, SECRET};
+use super::KEY_ID;
+use super::credentials::{Credentials, credential};
+use super::proxy_host::ProxyHost;
 use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultKind, HsmFault, LinkChange, RAMP_STEPS};
 use crate::hsm_link::HsmLinks;
 use crate::kms::key::PENDING_WINDOW_DAYS;
+use crate::kms::lifecycle::ConnectionState;
 use crate::kms::model::KmsModel;
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsFailure, KmsOperation};
 use crate::net::fault::LinkFaultId;
@@ -42,8 +44,30 @@ pub(super) struct Stage {
     pub(super) volume_key: RefCell<Option<CiphertextBlob>>,
     /// The external key has been destroyed: nothing that it encrypted will ever be readable.
     pub(super) key_destroyed: Cell<bool>,
+    pub(super) credentials: Rc<Credentials>,
+    pub(super) holds: Holds,
     /// From one check of the load balancer to the next.
     pub(super) check_interval: Duration,
+}
+
+/// How many faults hold each of the things that can be only one way or the other: the last that ends undoes it.
+#[derive(Default)]
+pub(super) struct Holds {
+    external_key_disabled: Cell<u32>,
+    kms_key_disabled: Cell<u32>,
+    disconnected: Cell<u32>,
+    certificate_expired: Cell<u32>,
+    client_certificate_demanded: Cell<u32>,
+}
+
+fn hold(holds: &Cell<u32>) {
+    holds.update(|faults| faults + 1);
+}
+
+/// True when no fault holds it any more.
+fn release(holds: &Cell<u32>) -> bool {
+    holds.update(|faults| faults.saturating_sub(1));
+    holds.get() == 0
 }
 
 /// A fault that has begun, and what has to be undone.
@@ -55,13 +79,15 @@ pub(super) enum Begun {
     Stopped(Vec<usize>),
     Starved(Vec<usize>, f64),
     Skewed(Vec<usize>, i64),
-    Tls,
+    Tls(Serving),
     Task(JoinHandle<Result<(), String>>),
     /// A task to be ended with the fault.
     Load(JoinHandle<()>),
     Rotation {
         task: JoinHandle<Result<(), String>>,
         overlap: bool,
+        /// Of the credential that it changes to.
+        number: u32,
     },
     ExternalKey,
     KmsKey,
@@ -75,10 +101,6 @@ pub(super) enum Begun {
     Nothing,
 }
 
-/// The credential that a rotation changes to.
-pub(super) const NEXT_CREDENTIAL: KeyPair =
-    ("AKIAI44QH7DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEYEXAMPLE0");
-const FIRST_CREDENTIAL: KeyPair = (ACCESS_KEY_ID, SECRET);
 /// How long a host waits before it asks again for the key of its own volume.
 const VOLUME_RETRY: Duration = Duration::from_secs(30);
 /// Requests of a burst that may be open at once.
@@ -169,11 +191,14 @@ impl Stage {
                 self.proxies(proxies).for_each(|proxy| proxy.env.skew(skew_ns));
                 Ok(Begun::Skewed(proxies.clone(), skew_ns))
             }
-            FaultKind::CertificateExpired => Ok(self.serve_tls(Serving::Expired)),
-            FaultKind::ClientCertificateDemanded => Ok(self.serve_tls(Serving::ClientCertificateDemanded)),
+            FaultKind::CertificateExpired => Ok(self.begin_to_serve(Serving::Expired)),
+            FaultKind::ClientCertificateDemanded => {
+                Ok(self.begin_to_serve(Serving::ClientCertificateDemanded))
+            }
             FaultKind::CredentialRotation { overlap } => self.rotate(*overlap, length),
             FaultKind::ExternalKeyDisabled => {
                 self.each_key(|hsm, key| hsm.set_enabled(key, false))?;
+                hold(&self.holds.external_key_disabled);
                 Ok(Begun::ExternalKey)
             }
             FaultKind::ExternalKeyDeleted => {
@@ -183,6 +208,7 @@ impl Stage {
             }
             FaultKind::KmsKeyDisabled => {
                 self.kms.disable_key(0).map_err(|failure| failure.message.into_owned())?;
+                hold(&self.holds.kms_key_disabled);
                 Ok(Begun::KmsKey)
             }
             FaultKind::KmsKeyPendingDeletion => {
@@ -193,7 +219,12 @@ impl Stage {
                 Ok(Begun::PendingDeletion)
             }
             FaultKind::KeyStoreDisconnected => {
-                self.kms.disconnect().map_err(|failure| failure.message.into_owned())?;
+                hold(&self.holds.disconnected);
+                // It may be so already: by another fault, or because it is not yet connected again after one.
+                let (state, _) = self.kms.connection();
+                if !matches!(state, ConnectionState::Disconnected | ConnectionState::Disconnecting) {
+                    self.kms.disconnect().map_err(|failure| failure.message.into_owned())?;
+                }
                 Ok(Begun::Disconnected)
             }
             FaultKind::QuotaBurst { rate_per_s } => {
@@ -225,26 +256,41 @@ impl Stage {
             Begun::Skewed(proxies, skew_ns) => {
                 self.proxies(&proxies).for_each(|proxy| proxy.env.skew(-skew_ns));
             }
-            Begun::Tls => {
-                self.serve_tls(Serving::Good);
+            Begun::Tls(serving) => {
+                self.holds_of(serving).map(release);
+                self.serve_tls();
             }
             Begun::Task(task) => task.await.map_err(|error| error.to_string())??,
             Begun::Load(task) => task.abort(),
-            Begun::Rotation { task, overlap } => {
+            Begun::Rotation { task, overlap, number } => {
                 task.await.map_err(|error| error.to_string())??;
                 if !overlap {
-                    self.tell_kms().await?;
+                    self.tell_kms(number).await?;
                 }
-                self.accept(&[NEXT_CREDENTIAL])?;
+                if !self.is_superseded(number) {
+                    self.accept(&[number])?;
+                }
             }
-            Begun::ExternalKey => self.each_key(|hsm, key| hsm.set_enabled(key, true))?,
-            Begun::KmsKey => self.kms.enable_key(0).map_err(|failure| failure.message.into_owned())?,
+            Begun::ExternalKey => {
+                if release(&self.holds.external_key_disabled) && !self.key_destroyed.get() {
+                    self.each_key(|hsm, key| hsm.set_enabled(key, true))?;
+                }
+            }
+            Begun::KmsKey => {
+                if release(&self.holds.kms_key_disabled) {
+                    self.kms.enable_key(0).map_err(|failure| failure.message.into_owned())?;
+                }
+            }
             Begun::PendingDeletion => {
                 // The deletion cancelled leaves the key disabled (kms-behaviour 5.3).
                 let enabled = self.kms.cancel_key_deletion(0).and_then(|()| self.kms.enable_key(0));
                 enabled.map_err(|failure| failure.message.into_owned())?;
             }
-            Begun::Disconnected => self.connect_again().await?,
+            Begun::Disconnected => {
+                if release(&self.holds.disconnected) {
+                    self.connect_again().await?;
+                }
+            }
             Begun::Zone { zone, hsms, proxies } => {
                 self.balancer.restore_zone(zone);
                 self.end_at_hsms(&hsms);
@@ -310,12 +356,31 @@ impl Stage {
         pairs.filter_map(|(proxy, hsm)| links.link(proxy, hsm).cloned()).collect()
     }
 
-    fn serve_tls(&self, serving: Serving) -> Begun {
-        if let Some(tls) = &self.tls {
-            tls.serve(serving);
-            self.kms.set_certificate(Some(tls.not_after(serving, self.clock.now())));
+    /// What counts the faults that have the proxies serve so.
+    fn holds_of(&self, serving: Serving) -> Option<&Cell<u32>> {
+        match serving {
+            Serving::Good => None,
+            Serving::Expired => Some(&self.holds.certificate_expired),
+            Serving::ClientCertificateDemanded => Some(&self.holds.client_certificate_demanded),
         }
-        Begun::Tls
+    }
+
+    fn begin_to_serve(&self, serving: Serving) -> Begun {
+        self.holds_of(serving).into_iter().for_each(hold);
+        self.serve_tls();
+        Begun::Tls(serving)
+    }
+
+    /// Serves what the faults that hold say. A client looks at the server's certificate before it shows its own (RFC
+    /// 8446, 4.4), so of both faults it meets the expired one.
+    fn serve_tls(&self) {
+        let Some(tls) = &self.tls else { return };
+        let serving = [Serving::Expired, Serving::ClientCertificateDemanded]
+            .into_iter()
+            .find(|serving| self.holds_of(*serving).is_some_and(|holds| holds.get() > 0))
+            .unwrap_or(Serving::Good);
+        tls.serve(serving);
+        self.kms.set_certificate(Some(tls.not_after(serving, self.clock.now())));
     }
 
     /// Starts what nothing else keeps down: at once, or as soon as the key of its volume can be had.
@@ -388,22 +453,37 @@ impl Stage {
         Ok(())
     }
 
-    fn accept(&self, credentials: &[KeyPair]) -> Result<(), String> {
-        self.proxies.iter().try_for_each(|proxy| proxy.accept(credentials))
+    /// The proxies accept the credentials of these numbers from now on, and no others.
+    fn accept(&self, numbers: &[u32]) -> Result<(), String> {
+        let credentials: Vec<_> = numbers.iter().map(|number| credential(*number)).collect();
+        self.proxies.iter().try_for_each(|proxy| proxy.accept(&credentials))
     }
 
-    /// UpdateCustomKeyStore with the new credential, again and again until KMS has checked it with a proxy.
-    async fn tell_kms(&self) -> Result<(), String> {
-        let (id, secret) = NEXT_CREDENTIAL;
-        self.insist(|| self.kms.update_credential(id, Secret::new(secret.into()))).await
+    /// Whether a newer rotation has begun.
+    fn is_superseded(&self, number: u32) -> bool {
+        self.credentials.newest() > number
     }
 
-    /// ConnectCustomKeyStore, which is refused while the key store is still disconnecting, until it is connected.
+    /// UpdateCustomKeyStore with the credential of this number, again and again until KMS has checked it with a proxy,
+    /// or until a newer rotation has begun: then that one tells KMS.
+    async fn tell_kms(&self, number: u32) -> Result<(), String> {
+        let (id, secret) = credential(number);
+        self.insist(async || {
+            if self.is_superseded(number) {
+                return Ok(());
+            }
+            self.kms.update_credential(&id, Secret::new(secret.clone())).await
+        })
+        .await
+    }
+
+    /// ConnectCustomKeyStore, which is refused while the key store is still disconnecting, until it is connected or
+    /// another fault disconnects it.
     async fn connect_again(&self) -> Result<(), String> {
-        self.insist(|| std::future::ready(if self.kms.is_connected() { Ok(()) } else { self.kms.connect() }))
-            .await?;
+        let settled = || self.kms.is_connected() || self.holds.disconnected.get() > 0;
+        self.insist(async || if settled() { Ok(()) } else { self.kms.connect() }).await?;
         for _ in 0..OPERATOR_TRIES_MAX {
-            if self.kms.is_connected() {
+            if settled() {
                 break;
             }
             self.clock.sleep(OPERATOR_PAUSE).await;
@@ -412,10 +492,7 @@ impl Stage {
     }
 
     /// What an operator does whom KMS refuses: the same again a little later.
-    async fn insist<F>(&self, mut call: impl FnMut() -> F) -> Result<(), String>
-    where
-        F: Future<Output = Result<(), KmsFailure>>,
-    {
+    async fn insist(&self, mut call: impl AsyncFnMut() -> Result<(), KmsFailure>) -> Result<(), String> {
         let mut tries = 0;
         loop {
             let Err(failure) = call().await else { return Ok(()) };
@@ -428,20 +505,21 @@ impl Stage {
     }
 
     fn rotate(self: &Rc<Self>, overlap: bool, length: Duration) -> Result<Begun, String> {
+        let (old, number) = (self.credentials.newest(), self.credentials.renew());
         if overlap {
-            self.accept(&[FIRST_CREDENTIAL, NEXT_CREDENTIAL])?;
+            self.accept(&[old, number])?;
         } else {
-            self.accept(&[NEXT_CREDENTIAL])?;
+            self.accept(&[number])?;
         }
         let (stage, halfway) = (Rc::clone(self), self.clock.now() + length / 2);
         let task = tokio::task::spawn_local(async move {
             if overlap {
                 stage.clock.sleep_until(halfway).await;
-                stage.tell_kms().await?;
+                stage.tell_kms(number).await?;
             }
             Ok(())
         });
-        Ok(Begun::Rotation { task, overlap })
+        Ok(Begun::Rotation { task, overlap, number })
     }
 
     /// Asks for data keys, whatever the answers, with exponentially distributed gaps.
