@@ -207,15 +207,18 @@ pub fn check_hsm_limits(
     }
 }
 
-/// Every invariant as the result shows it.
-pub fn checks(violations: &Violations) -> Vec<Check> {
+/// Every invariant as the result shows it. What was never looked at in a run that is not `whole` is not judged: the end
+/// might have put it to the test.
+pub fn checks(violations: &Violations, whole: bool) -> Vec<Check> {
     ALL.into_iter()
         .map(|invariant| {
             let verdict = violations.verdict(invariant);
+            let checked = verdict.as_ref().map_or(0, |verdict| verdict.checked);
             Check {
                 name: invariant.name.to_owned(),
                 text: invariant.text.to_owned(),
-                checked: verdict.as_ref().map_or(0, |verdict| verdict.checked),
+                checked,
+                judged: whole || checked > 0,
                 held: verdict.as_ref().is_none_or(|verdict| verdict.violated == 0),
                 violation: verdict
                     .and_then(|verdict| verdict.first)

@@ -428,7 +428,9 @@ pub struct Check {
     pub text: String,
     /// How many times it was looked at.
     pub checked: u64,
-    /// Whether it held.
+    /// Whether it was judged: false where the run was ended before there was what it is about.
+    pub judged: bool,
+    /// Whether it held; true where it was not judged.
     pub held: bool,
     /// The first violation: what and when.
     pub violation: Option<String>,

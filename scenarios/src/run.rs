@@ -187,12 +187,12 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
         world: world_result(scenario),
         console: console(&cloudwatch, connection, scenario.duration),
         alarms: alarms(&cloudwatch, span.map(|(begins, _)| begins), scenario.duration),
-        invariants: invariants::checks(&violations),
+        invariants: invariants::checks(&violations, interrupted_at.is_none()),
         expectations: Vec::new(),
         assumptions,
     };
     for expectation in &scenario.expectations {
-        check_expectation(expectation, scenario, &finished, &mut result);
+        check_expectation(expectation, scenario, &finished, interrupted_at, &mut result);
     }
     Ran { result, events: finished.events, lines: finished.lines, capture }
 }
@@ -315,13 +315,17 @@ fn alarms(cloudwatch: &CloudWatch, fault_begins: Option<Duration>, end: Duration
     cloudwatch.alarms().iter().map(result).collect()
 }
 
-/// One `Check` for each bound of the expectation.
+/// One `Check` for each bound of the expectation. In a run that was ended early those are not judged that look at the whole
+/// of it or at its end: what is missing might have met them, or not.
 fn check_expectation(
     expectation: &Expectation,
     scenario: &Scenario,
     finished: &crate::recording::Finished,
+    interrupted_at: Option<Duration>,
     result: &mut RunResult,
 ) {
+    let whole = interrupted_at.is_none();
+    let faults_over = scenario.fault_span().is_some_and(|(_, end)| interrupted_at.is_none_or(|at| at >= end));
     let whose = expectation.service.as_deref().unwrap_or("every service");
     let toll = |tolls: fn(&ServiceResult) -> &Vec<Toll>| -> u64 {
         let wanted = expectation.service.as_deref();
@@ -338,12 +342,13 @@ fn check_expectation(
         .filter(|(name, _)| expectation.service.as_deref().is_none_or(|wanted| wanted == *name))
         .collect();
     let requests: u64 = chosen.iter().map(|(_, figures)| figures.requests).sum();
-    let mut push = |name: &str, text: String, violations: Vec<String>| {
-        let violation = (!violations.is_empty()).then(|| violations.join("; "));
+    let mut push = |name: &str, judged: bool, text: String, violations: Vec<String>| {
+        let violation = (judged && !violations.is_empty()).then(|| violations.join("; "));
         result.expectations.push(Check {
             name: name.to_owned(),
             text,
-            checked: requests,
+            checked: if judged { requests } else { 0 },
+            judged,
             held: violation.is_none(),
             violation,
         });
@@ -355,7 +360,7 @@ fn check_expectation(
             .filter(|(_, share)| *share > most)
             .map(|(name, share)| format!("{name}: {}", percent(share)))
             .collect();
-        push("failures_max", format!("{whose}: at most {} of requests fail", percent(most)), over);
+        push("failures_max", whole, format!("{whose}: at most {} of requests fail", percent(most)), over);
     }
     if let Some(least) = expectation.failures_during_faults_min {
         let under = chosen
@@ -365,7 +370,7 @@ fn check_expectation(
             .map(|(name, share)| format!("{name}: {}", percent(share)))
             .collect();
         let text = format!("{whose}: at least {} of requests fail while a fault is on", percent(least));
-        push("failures_during_faults_min", text, under);
+        push("failures_during_faults_min", faults_over, text, under);
     }
     if let Some(least) = expectation.calls_failed_during_faults_min {
         let (calls, failed) = finished.xks_during_faults;
@@ -375,19 +380,19 @@ fn check_expectation(
             "proxy calls: KMS gets no good answer to at least {} of them while a fault is on",
             percent(least)
         );
-        push("calls_failed_during_faults_min", text, under);
+        push("calls_failed_during_faults_min", faults_over, text, under);
     }
     let settle_s = scenario.settle.as_secs_f64();
     let since = format!("once {settle_s} s have passed since the last fault");
     if let Some(least) = expectation.failures_after_faults_min {
         let under = after_faults(&chosen, |share| share < least);
         let text = format!("{whose}: at least {} of requests still fail {since}", percent(least));
-        push("failures_after_faults_min", text, under);
+        push("failures_after_faults_min", whole, text, under);
     }
     if let Some(most) = expectation.failures_after_faults_max {
         let over = after_faults(&chosen, |share| share > most);
         let text = format!("{whose}: at most {} of requests fail {since}", percent(most));
-        push("failures_after_faults_max", text, over);
+        push("failures_after_faults_max", whole, text, over);
     }
     if let Some(least) = expectation.amplification_min {
         let under = chosen
@@ -401,14 +406,14 @@ fn check_expectation(
         let text = format!(
             "{whose}: at least {least} times as many KMS calls for each request {since} as before the first"
         );
-        push("amplification_min", text, under);
+        push("amplification_min", whole, text, under);
     }
     if let Some(least) = expectation.connections_after_faults_min {
         let phase = &finished.xks_phases[2];
         let share = share(phase.calls, phase.requests);
         let under = if share < least { vec![format!("it was {}", percent(share))] } else { Vec::new() };
         let text = format!("proxy calls: at least {} of them open a connection {since}", percent(least));
-        push("connections_after_faults_min", text, under);
+        push("connections_after_faults_min", whole, text, under);
     }
     if let (Some(least_s), Some((_, end))) = (expectation.recovered_after_s_min, scenario.fault_span()) {
         let bound = Duration::from_secs_f64(least_s);
@@ -420,7 +425,7 @@ fn check_expectation(
             })
             .collect();
         let text = format!("{whose}: failures up to {least_s} s after the last fault and longer");
-        push("recovered_after_s_min", text, early);
+        push("recovered_after_s_min", whole, text, early);
     }
     let counted = [
         ("lost_min", expectation.lost_min, lost, "lost for good"),
@@ -429,7 +434,7 @@ fn check_expectation(
     for (name, least, count, what) in counted {
         if let Some(least) = least {
             let under = if count < least { vec![format!("it was {count}")] } else { Vec::new() };
-            push(name, format!("{whose}: at least {least} {what}"), under);
+            push(name, whole, format!("{whose}: at least {least} {what}"), under);
         }
     }
     if let (Some(within_s), Some((_, end))) = (expectation.recovered_within_s, scenario.fault_span()) {
@@ -452,6 +457,7 @@ fn check_expectation(
             .collect();
         push(
             "recovered_within_s",
+            whole,
             format!("{whose}: no failure later than {within_s} s after the last fault"),
             late,
         );
@@ -461,6 +467,7 @@ fn check_expectation(
         let over = if p99_ms > most_ms { vec![format!("it was {p99_ms:.1} ms")] } else { Vec::new() };
         push(
             "latency_p99_max_ms",
+            whole,
             format!("proxy calls outside faults: 99th percentile at most {most_ms} ms"),
             over,
         );

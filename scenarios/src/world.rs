@@ -406,6 +406,18 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
         let acting = Rc::clone(&stage).act(fault.clone(), announce, lifted, index as u64, scenario.duration);
         faults.push((tokio::task::spawn_local(acting), lift));
     }
+    // What is watched all through the run, whole or ended early.
+    let report_watched = || {
+        watch.report(&violations);
+        for (index, (_, control)) in hsms.iter().enumerate() {
+            let limits = (scenario.hsm.parallel_max, scenario.hsm.sessions_max);
+            check_hsm_limits(&violations, clock.now(), index, &control.counters(), limits);
+        }
+        let repeats = ledger.repeats();
+        let violation =
+            repeats.first().map(|(key, _)| format!("{} IVs used twice, first under {key}", repeats.len()));
+        violations.check_many(X8, ledger.encryptions(), violation.map(|text| (clock.now(), text)));
+    };
     let keeper = tokio::task::spawn_local(keep_blobs(
         clock.clone(),
         Rc::clone(&kms),
@@ -423,6 +435,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
             let (narratives, cloudwatch) = (narratives(&handles, &finished), kms.cloudwatch());
             let interrupted_at = Some(clock.now());
             let (queues, capture) = (gauges.finish(), end_capture(capture, options)?);
+            report_watched();
             return Ok(Remains {
                 finished,
                 queues,
@@ -471,15 +484,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     }
     drop(health_poll);
     intruder.abort();
-    watch.report(&violations);
-    for (index, (_, control)) in hsms.iter().enumerate() {
-        let limits = (scenario.hsm.parallel_max, scenario.hsm.sessions_max);
-        check_hsm_limits(&violations, clock.now(), index, &control.counters(), limits);
-    }
-    let repeats = ledger.repeats();
-    let violation =
-        repeats.first().map(|(key, _)| format!("{} IVs used twice, first under {key}", repeats.len()));
-    violations.check_many(X8, ledger.encryptions(), violation.map(|text| (clock.now(), text)));
+    report_watched();
 
     let narratives = narratives(&handles, &finished);
     let capture = end_capture(capture, options)?;

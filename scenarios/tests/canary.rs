@@ -171,6 +171,42 @@ fn the_proxy_is_in_time_even_if_its_hsm_never_answers() {
 }
 
 #[test]
+fn a_run_that_is_ended_early_tells_what_was_seen_and_judges_what_has_come() {
+    let ended_at = |second: u64| {
+        let toml = format!(
+            "{CALM}[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\nto_s = 8\n[[expect]]\nfailures_max = 0.01\n\
+             failures_during_faults_min = 0.5\nrecovered_within_s = 3\nlatency_p99_max_ms = 0.1\n"
+        );
+        let scenario = Scenario::parse("canary", "canary.toml", &toml).unwrap();
+        let mut options = Options::new(3);
+        lying(Lie::Secret)(&mut options);
+        let interrupted = Arc::clone(&options.interrupted);
+        options.progress = Some(Box::new(move |now| {
+            interrupted.store(now >= Duration::from_secs(second), Ordering::Relaxed);
+        }));
+        run::run(&scenario, &options, "", "").unwrap().result
+    };
+    for (second, judged) in [(4, false), (7, false), (8, true), (18, true)] {
+        let result = ended_at(second);
+        assert_eq!(result.interrupted_at_ms, Some(second * 1_000));
+        for check in &result.expectations {
+            let expected = judged && check.name == "failures_during_faults_min";
+            assert_eq!((check.judged, check.held), (expected, true), "{second}: {check:?}");
+        }
+    }
+    let result = ended_at(8);
+    for check in &result.invariants {
+        // Only X9 and X10 look at the end.
+        let at_the_end = ["still-decryptable", "service-resumes"].contains(&check.name.as_str());
+        assert_eq!(check.judged, !at_the_end && check.checked > 0, "{check:?}");
+        assert_eq!(check.held, check.name != "no-secret-in-events", "{check:?}");
+    }
+    for name in ["authenticated-only", "answered-in-time", "no-secret-in-events", "hsm-limits", "iv-unique"] {
+        assert!(result.invariants.iter().any(|check| check.name == name && check.checked > 0), "{name}");
+    }
+}
+
+#[test]
 fn expectations_fail_when_their_bound_is_crossed() {
     let toml = format!(
         "{CALM}[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\n[[expect]]\nfailures_max = 0.01\n\

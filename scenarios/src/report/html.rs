@@ -702,7 +702,8 @@ fn check_table(caption: &str, checks: &[Check], held: &str, broken: &str) -> Mar
                     @for check in checks {
                         tr.broken[!check.held] {
                             td.outcome {
-                                @if !check.held { span.no { (broken) } }
+                                @if !check.judged { span.idle { "not judged" } }
+                                @else if !check.held { span.no { (broken) } }
                                 @else if check.checked == 0 { span.idle { "nothing to check" } }
                                 @else { span.yes { (held) } }
                             }

@@ -68,7 +68,12 @@ fn suite(out: &mut String, result: &RunResult, name: &str, checks: &[Check]) -> 
         // An expectation's name is its key, which several may share; its text tells them apart.
         let case = format!("{}: {}", check.name, check.text);
         write!(out, "    <testcase classname=\"{}\" name=\"{}\"", escaped(&class), escaped(&case))?;
-        if is_idle(check) {
+        if !check.judged {
+            writeln!(
+                out,
+                ">\n      <skipped message=\"not judged: the run was ended before\"/>\n    </testcase>"
+            )?;
+        } else if is_idle(check) {
             writeln!(out, ">\n      <skipped message=\"nothing to check in this run\"/>\n    </testcase>")?;
         } else if check.held {
             writeln!(out, "/>")?;
@@ -83,7 +88,7 @@ fn suite(out: &mut String, result: &RunResult, name: &str, checks: &[Check]) -> 
     writeln!(out, "  </testsuite>")
 }
 
-/// It held because there was nothing to look at.
+/// It held because there was nothing to look at, or because nobody judged it.
 fn is_idle(check: &Check) -> bool {
     check.held && check.checked == 0
 }

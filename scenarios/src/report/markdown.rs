@@ -157,6 +157,7 @@ fn checks(out: &mut String, result: &RunResult) -> std::fmt::Result {
     writeln!(out, "## Invariants and expectations\n")?;
     let line = |out: &mut String, check: &Check, held: &str, broken: &str| {
         let outcome = match (check.held, check.checked) {
+            _ if !check.judged => "not judged",
             (false, _) => broken,
             (true, 0) => "nothing to check",
             (true, _) => held,

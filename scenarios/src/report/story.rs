@@ -439,7 +439,8 @@ pub(super) fn checks(all: &[Check], noun: &str, held: &str, not_held: &str) -> S
     let number = |which: &dyn Fn(&Check) -> bool| all.iter().filter(|check| which(check)).count() as u64;
     let broken = number(&|check| !check.held);
     let good = number(&|check| check.held && check.checked > 0);
-    let idle = number(&|check| check.held && check.checked == 0);
+    let idle = number(&|check| check.judged && check.held && check.checked == 0);
+    let unjudged = number(&|check| !check.judged);
     let looked: u64 = all.iter().map(|check| check.checked).sum();
     if all.is_empty() {
         return format!("No {noun} was checked");
@@ -449,9 +450,30 @@ pub(super) fn checks(all: &[Check], noun: &str, held: &str, not_held: &str) -> S
     } else {
         format!("{} {held} over {}", counted(good, noun), counted(looked, "check"))
     };
-    match idle {
+    let outcome = match idle {
         0 => outcome,
         _ => format!("{outcome}; {} had nothing to check in this run", count(idle)),
+    };
+    outcome + &not_judged(unjudged)
+}
+
+/// How many of the expectations were met: `2 of 3 expectations met`.
+pub(super) fn expectations(all: &[Check]) -> String {
+    let met = all.iter().filter(|check| check.judged && check.held).count();
+    let unjudged = all.iter().filter(|check| !check.judged).count() as u64;
+    match all.len() {
+        0 => "The scenario states no expectation".to_owned(),
+        all => {
+            format!("{met} of {} met{}", counted(all as u64, "expectation"), not_judged(unjudged))
+        }
+    }
+}
+
+/// To follow a sentence about checks.
+fn not_judged(number: u64) -> String {
+    match number {
+        0 => String::new(),
+        _ => format!("; {} not judged, since the run was ended before", count(number)),
     }
 }
 
@@ -519,7 +541,7 @@ mod tests {
     use super::*;
 
     fn check(held: bool, checked: u64) -> Check {
-        Check { name: "n".into(), text: "t".into(), checked, held, violation: None }
+        Check { name: "n".into(), text: "t".into(), checked, judged: true, held, violation: None }
     }
 
     #[test]
@@ -531,6 +553,17 @@ mod tests {
         assert_eq!(
             say(&[check(true, 5), check(true, 0)]),
             "1 invariant held over 5 checks; 1 had nothing to check in this run"
+        );
+        let unjudged = Check { judged: false, ..check(true, 0) };
+        assert_eq!(
+            say(&[check(true, 5), unjudged.clone()]),
+            "1 invariant held over 5 checks; 1 not judged, since the run was ended before"
+        );
+        assert_eq!(expectations(&[]), "The scenario states no expectation");
+        assert_eq!(expectations(&[check(true, 5), check(false, 5)]), "1 of 2 expectations met");
+        assert_eq!(
+            expectations(&[check(true, 5), unjudged]),
+            "1 of 2 expectations met; 1 not judged, since the run was ended before"
         );
     }
 }

@@ -137,8 +137,9 @@ impl Screen {
         format!("{}{dots}", kept.trim_end())
     }
 
-    fn mark(&self, held: bool) -> &'static str {
-        match (held, self.style.unicode) {
+    fn mark(&self, check: &Check) -> &'static str {
+        match (check.held, self.style.unicode) {
+            _ if !check.judged => "–",
             (true, true) => "✓",
             (true, false) => "ok",
             (false, true) => "✗",
@@ -527,12 +528,7 @@ fn checks(screen: &mut Screen, result: &RunResult) {
     for check in result.invariants.iter().filter(|check| !check.held) {
         check_line(screen, check);
     }
-    let met = result.expectations.iter().filter(|check| check.held).count();
-    let sentence = match result.expectations.len() {
-        0 => "The scenario states no expectation".to_owned(),
-        all => format!("{met} of {} met", counted(all as u64, "expectation")),
-    };
-    summary_line(screen, &result.expectations, &sentence);
+    summary_line(screen, &result.expectations, &story::expectations(&result.expectations));
     for check in &result.expectations {
         check_line(screen, check);
     }
@@ -540,7 +536,7 @@ fn checks(screen: &mut Screen, result: &RunResult) {
 
 fn summary_line(screen: &mut Screen, all: &[Check], sentence: &str) {
     let held = all.iter().all(|check| check.held);
-    let ink = match (all.is_empty(), held) {
+    let ink = match (all.iter().all(|check| !check.judged), held) {
         (true, _) => Ink::Plain,
         (_, true) => Ink::Good,
         (_, false) => Ink::Bad,
@@ -549,10 +545,11 @@ fn summary_line(screen: &mut Screen, all: &[Check], sentence: &str) {
 }
 
 fn check_line(screen: &mut Screen, check: &Check) {
-    let mark = screen.mark(check.held);
+    let mark = screen.mark(check);
     let lead = format!("    {mark:<2} ");
     let ink = if check.held { Ink::Plain } else { Ink::Bad };
-    screen.wrapped(&lead, ink, &format!("{}: {}", check.name, check.text));
+    let not = if check.judged { "" } else { "not judged: " };
+    screen.wrapped(&lead, ink, &format!("{not}{}: {}", check.name, check.text));
     if let Some(violation) = &check.violation {
         screen.wrapped(&" ".repeat(lead.chars().count()), Ink::Plain, violation);
     }

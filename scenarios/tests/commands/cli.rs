@@ -369,6 +369,8 @@ fn ctrl_c_leaves_a_report_of_what_has_run() {
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     let at_ms = report["interrupted_at_ms"].as_u64().unwrap();
     assert!(at_ms > 0 && at_ms < 2_000_000_000 && at_ms.is_multiple_of(20_000_000), "{at_ms}");
+    assert_eq!(report["expectations"][0]["judged"], false);
+    assert!(text.contains("0 of 1 expectation met; 1 not judged"), "{text}");
     assert!(directory.path().join("report.html").exists());
 }
 

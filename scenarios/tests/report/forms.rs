@@ -1,7 +1,7 @@
 //! The forms of a report for other programs: Markdown, CSV and JUnit XML. Whole, well formed, and closed to hostile text.
 
 use crate::sample::{all, sample, violated};
-use scenarios::report::{csv, junit, markdown};
+use scenarios::report::{Style, csv, html, junit, markdown, terminal};
 
 fn has(text: &str, parts: &[&str]) {
     for part in parts {
@@ -161,7 +161,16 @@ fn the_junit_file_counts_every_check_and_tells_what_broke() {
     );
     let mut interrupted = sample();
     interrupted.interrupted_at_ms = Some(1_234);
+    let unjudged = interrupted.expectations.last_mut().unwrap();
+    (unjudged.judged, unjudged.checked, unjudged.held, unjudged.violation) = (false, 0, true, None);
     has(&junit(&interrupted), &["errors=\"1\"", "message=\"interrupted at 1234 ms of 600000 ms\""]);
+    has(&junit(&interrupted), &["<skipped message=\"not judged: the run was ended before\"/>"]);
+    has(&markdown(&interrupted), &["- **not judged**: "]);
+    has(&html(&interrupted), &["<span class=\"idle\">not judged</span>"]);
+    has(
+        &terminal(&interrupted, Style::default()),
+        &["not judged: ", "1 not judged, since the run was ended"],
+    );
 }
 
 #[test]
