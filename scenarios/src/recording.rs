@@ -9,7 +9,7 @@ use crate::request::RequestLabel;
 use crate::result::{ErrorCount, Percentiles, XksResult};
 use crate::services::{ServiceStats, TOO_MANY_WAITING};
 use crate::sha256;
-use crate::trace::{Event, Recorder, ServiceOutcome, XksOutcome};
+use crate::trace::{Event, Recorder, ServiceOutcome, XksEvent, XksOutcome};
 use aws_lc_rs::digest::{Context, SHA256};
 use hdrhistogram::Histogram;
 use std::borrow::Cow;
@@ -188,7 +188,8 @@ struct XksFigures {
     timed_out: u64,
     all: Histogram<u64>,
     outside: Histogram<u64>,
-    outcomes: BTreeMap<XksOutcome, u64>,
+    /// With whether a connection was lost, see [`is_lost`].
+    outcomes: BTreeMap<(XksOutcome, bool), u64>,
     /// Calls that began while a fault was on, and those of them that KMS got no good answer to.
     during_faults: (u64, u64),
     open_bucket: usize,
@@ -333,8 +334,8 @@ impl Recording {
             .xks
             .outcomes
             .iter()
-            .filter(|(outcome, _)| **outcome != XksOutcome::Ok)
-            .map(|(outcome, count)| (outcome_in_words(*outcome).into_owned(), *count))
+            .filter(|((outcome, _), _)| *outcome != XksOutcome::Ok)
+            .map(|((outcome, lost), count)| (ending(*outcome, *lost).into_owned(), *count))
             .collect();
         outcomes.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
         Finished {
@@ -435,13 +436,7 @@ impl Recorder for Recording {
                     phase.failures += u64::from(event.outcome != XksOutcome::Ok);
                     phase.calls += u64::from(event.fresh_connection);
                 }
-                inner.xks.take(
-                    index(self.clock.now(), self.bucket),
-                    event.took,
-                    event.fresh_connection,
-                    event.outcome,
-                    outside,
-                );
+                inner.xks.take(index(self.clock.now(), self.bucket), &event, outside);
             }
             Event::Fault { .. } => {}
         }
@@ -571,19 +566,19 @@ impl ServiceFigures {
 }
 
 impl XksFigures {
-    fn take(&mut self, bucket: usize, took: Duration, fresh: bool, outcome: XksOutcome, outside: bool) {
-        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    fn take(&mut self, bucket: usize, event: &XksEvent, outside: bool) {
+        let took_us = u64::try_from(event.took.as_micros()).unwrap_or(u64::MAX);
         self.calls += 1;
-        self.ok += u64::from(outcome == XksOutcome::Ok);
-        self.fresh += u64::from(fresh);
-        self.timed_out += u64::from(outcome == XksOutcome::TimedOut);
-        *self.outcomes.entry(outcome).or_insert(0) += 1;
+        self.ok += u64::from(event.outcome == XksOutcome::Ok);
+        self.fresh += u64::from(event.fresh_connection);
+        self.timed_out += u64::from(event.outcome == XksOutcome::TimedOut);
+        *self.outcomes.entry((event.outcome, is_lost(event))).or_insert(0) += 1;
         self.all.saturating_record(took_us);
         if outside {
             self.outside.saturating_record(took_us);
         } else {
             self.during_faults.0 += 1;
-            self.during_faults.1 += u64::from(outcome != XksOutcome::Ok);
+            self.during_faults.1 += u64::from(event.outcome != XksOutcome::Ok);
         }
         if bucket != self.open_bucket {
             self.close_bucket();
@@ -627,7 +622,22 @@ fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
     }
 }
 
-pub(crate) fn outcome_in_words(outcome: XksOutcome) -> Cow<'static, str> {
+/// How a call ended, for a reader. Where more is known of its connection than the trace holds, that is said: KMS makes no
+/// difference between none and one that was lost before an answer (row 14), and whoever looks for the cause does.
+pub(crate) fn ending_in_words(event: &XksEvent) -> Cow<'static, str> {
+    ending(event.outcome, is_lost(event))
+}
+
+fn ending(outcome: XksOutcome, lost: bool) -> Cow<'static, str> {
+    if lost { "connection lost before an answer".into() } else { outcome_in_words(outcome) }
+}
+
+/// Whether there was a connection at first: a kept one, or a new one that had got as far as TLS.
+fn is_lost(event: &XksEvent) -> bool {
+    event.outcome == XksOutcome::NoConnection && (!event.fresh_connection || !event.stages.securing.is_zero())
+}
+
+fn outcome_in_words(outcome: XksOutcome) -> Cow<'static, str> {
     match outcome {
         XksOutcome::Ok => "answered".into(),
         XksOutcome::Error { name, status } => format!("{} ({status})", name.as_str()).into(),
@@ -818,7 +828,7 @@ mod tests {
             let recording =
                 Recording::new(clock.clone(), 0, second, Vec::new(), Duration::ZERO, false).unwrap();
             let call = |ms: u64| {
-                recording.emit(Event::Xks(crate::trace::XksEvent {
+                recording.emit(Event::Xks(XksEvent {
                     kms_host: 0,
                     at: clock.now(),
                     took: Duration::from_millis(ms),

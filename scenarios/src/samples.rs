@@ -9,7 +9,7 @@
 //! that a long run needs no more memory than a short one.
 
 use crate::observer::{Observer, Seen};
-use crate::recording::outcome_in_words;
+use crate::recording::ending_in_words;
 use crate::result::{SampleKind, SampleRequest, Span, Station};
 use crate::stages::{Parts, StageBook};
 use crate::trace::{Event, KmsEvent, ServiceEvent, ServiceOutcome, XksEvent, XksOutcome};
@@ -97,7 +97,7 @@ impl Way {
             let last = passed == Some(index);
             let ended = match event.outcome {
                 XksOutcome::Ok => String::new(),
-                other if last => outcome_in_words(other).into_owned(),
+                _ if last => ending_in_words(event).into_owned(),
                 _ => String::new(),
             };
             self.push(Stretch { station, what, from, took, ended });

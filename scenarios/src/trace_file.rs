@@ -23,7 +23,7 @@
 
 use crate::kms::KmsFailure;
 use crate::observer::{Observer, Seen};
-use crate::recording::outcome_in_words;
+use crate::recording::ending_in_words;
 use crate::trace::{Event, ServiceOutcome};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -174,7 +174,7 @@ impl<W: Write> TraceFile<W> {
                     host: event.kms_host,
                     began_ns: ns(event.at),
                     took_ns: ns(event.took),
-                    outcome: outcome_in_words(event.outcome),
+                    outcome: ending_in_words(event),
                     fresh_connection: event.fresh_connection,
                 };
                 ("xks", what)

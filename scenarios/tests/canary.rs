@@ -207,6 +207,22 @@ fn a_run_that_is_ended_early_tells_what_was_seen_and_judges_what_has_come() {
 }
 
 #[test]
+fn a_client_that_is_refused_behind_its_handshake_has_lost_its_connection() {
+    let demanded = |tls: &str| {
+        let toml = format!(
+            "{CALM}[topology]\ntls = \"{tls}\"\n[kms]\nidle_ms = 0\n[[fault]]\n\
+             kind = \"client-certificate-demanded\"\nfrom_s = 5\n"
+        );
+        let scenario = Scenario::parse("canary", "canary.toml", &toml).unwrap();
+        let outcomes = run::run(&scenario, &Options::new(3), "", "").unwrap().result.xks.outcomes;
+        outcomes.into_iter().map(|(words, _)| words).collect::<Vec<_>>()
+    };
+    assert_eq!(demanded("1.3"), ["connection lost before an answer"]);
+    // In TLS 1.2 the server has the last word.
+    assert_eq!(demanded("1.2"), ["no TLS connection"]);
+}
+
+#[test]
 fn expectations_fail_when_their_bound_is_crossed() {
     let toml = format!(
         "{CALM}[[fault]]\nkind = \"hsm-down\"\nfrom_s = 5\n[[expect]]\nfailures_max = 0.01\n\
