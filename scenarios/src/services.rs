@@ -331,7 +331,7 @@ impl ServiceSettings {
         let service = self.service();
         let stats = stats.times(u64::from(self.represents()));
         Narrative {
-            kept_working: stats.worst_window().map(|worst| service.kept_working(worst)).unwrap_or_default(),
+            kept_working: stats.during_faults().map(|tally| service.kept_working(&tally)).unwrap_or_default(),
             lasting_damage: service.lasting_damage(&stats, &aftermath),
             lost: aftermath.lost,
             manual: aftermath.manual,

@@ -13,7 +13,7 @@ pub struct ServiceStats {
     pub windows: Vec<WindowTally>,
 }
 
-/// What happened to the requests that came in during one fault.
+/// What happened to the requests that came in during one fault, or during all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WindowTally {
     /// When it began, since the start of the run.
@@ -34,6 +34,8 @@ pub struct WindowTally {
     pub last_from_cache: Option<Duration>,
     /// Failed and came in after that.
     pub failed_since: u64,
+    /// How many more faults it is about, between `from` and `to`.
+    pub more: usize,
 }
 
 impl ServiceStats {
@@ -90,9 +92,26 @@ impl ServiceStats {
         Self { failed: self.failed * n, windows: self.windows.iter().map(window).collect() }
     }
 
-    /// The fault during which most requests failed, the first of them if several did equal harm.
-    pub fn worst_window(&self) -> Option<&WindowTally> {
-        self.windows.iter().rev().max_by_key(|window| window.failed)
+    /// All faults as one, from the first one's beginning to the last one's end; `None` without any. A cache was last used
+    /// in the last of them in which it was used at all, and counts as run out by what failed in that one since.
+    pub fn during_faults(&self) -> Option<WindowTally> {
+        let (first, more) = self.windows.split_first()?;
+        let add = |all: WindowTally, next: &WindowTally| WindowTally {
+            from: all.from,
+            to: next.to,
+            by_kms: all.by_kms + next.by_kms,
+            from_cache: all.from_cache + next.from_cache,
+            from_held_key: all.from_held_key + next.from_held_key,
+            failed: all.failed + next.failed,
+            first_failure: all.first_failure.or(next.first_failure),
+            last_from_cache: next.last_from_cache.or(all.last_from_cache),
+            failed_since: match next.last_from_cache {
+                Some(_) => next.failed_since,
+                None => all.failed_since + next.failed_since,
+            },
+            more: all.more + 1,
+        };
+        Some(more.iter().fold(first.clone(), add))
     }
 }
 
@@ -104,18 +123,24 @@ impl WindowTally {
         self.by_kms + self.from_cache + self.from_held_key
     }
 
+    fn the_fault(&self) -> &'static str {
+        if self.more == 0 { "the fault" } else { "the faults" }
+    }
+
     /// The sentences every service has in common: nothing failed, or some calls of KMS still got through.
     pub(super) fn in_general(&self) -> String {
         if self.failed == 0 && self.served() > 0 {
             return format!(
-                "Nothing failed: {} during the fault succeeded.",
-                plural(self.served(), "request", "requests")
+                "Nothing failed: {} during {} succeeded.",
+                plural(self.served(), "request", "requests"),
+                self.the_fault()
             );
         }
         if self.by_kms > 0 {
             return format!(
-                "{} got a key from KMS in spite of the fault.",
-                plural(self.by_kms, "request", "requests")
+                "{} got a key from KMS in spite of {}.",
+                plural(self.by_kms, "request", "requests"),
+                self.the_fault()
             );
         }
         String::new()
@@ -127,13 +152,15 @@ impl WindowTally {
         let served =
             format!("{} served from {cached}", plural(self.from_cache, "request was", "requests were"));
         if self.failed_since > 0 && last + RUN_OUT_MARGIN < self.to {
-            format!(
-                "{served} until these ran out: the last at {}, {} after the fault began ({kept}).",
-                clock(last),
-                span(last.saturating_sub(self.from)),
-            )
+            // Of several faults each has a beginning of its own.
+            let since = match self.more {
+                0 => format!(", {} after the fault began", span(last.saturating_sub(self.from))),
+                _ => String::new(),
+            };
+            format!("{served} until these ran out: the last at {}{since} ({kept}).", clock(last))
         } else if self.failed > 0 {
-            format!("{served}, some up to the end of the fault ({kept}).")
+            let which = if self.more == 0 { "the fault" } else { "the last fault" };
+            format!("{served}, some up to the end of {which} ({kept}).")
         } else {
             format!("{served} ({kept}).")
         }
@@ -170,14 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn faults_that_overlap_are_one_and_the_worst_is_told_of() {
+    fn faults_that_overlap_are_one_and_all_of_them_are_told_of() {
         let events = [(9, FAILED), (10, FAILED), (25, FAILED), (30, FAILED), (40, FAILED), (50, FAILED)];
         let stats = stats(&[(40, 50), (20, 30), (10, 25)], &events);
         let windows: Vec<_> =
             stats.windows.iter().map(|w| (w.from.as_secs(), w.to.as_secs(), w.failed)).collect();
         assert_eq!(windows, [(10, 30, 2), (40, 50, 1)]);
         assert_eq!(stats.failed, 6);
-        assert_eq!(stats.worst_window(), stats.windows.first());
+        let all = stats.during_faults().unwrap();
+        assert_eq!((all.from.as_secs(), all.to.as_secs(), all.failed, all.more), (10, 50, 3, 1));
+        assert_eq!(all.first_failure, Some(Duration::from_secs(10)));
         assert_eq!(stats.windows[0].first_failure, Some(Duration::from_secs(10)));
     }
 
@@ -197,5 +226,25 @@ mod tests {
         assert_eq!(told(&[(110, Cached), (198, Cached), (199, FAILED)]), still);
         assert_eq!(told(&[(150, Cached)]), "1 request was served from cached keys (TTL 60 s).");
         assert_eq!(told(&[(150, FAILED)]), "");
+    }
+
+    #[test]
+    fn what_kept_working_is_counted_over_every_fault() {
+        use ServiceOutcome::{ServedByHeldKey as Held, ServedByKms as Kms, ServedFromCache as Cached};
+        let all = |events: &[(u64, ServiceOutcome)]| {
+            stats(&[(100, 200), (300, 400)], events).during_faults().unwrap()
+        };
+        let served = all(&[(110, Kms), (120, Held), (250, Kms), (310, Kms), (320, Held)]);
+        assert_eq!(served.in_general(), "Nothing failed: 4 requests during the faults succeeded.");
+        assert_eq!(served.held_sentence("reads", "no key"), "2 reads kept working: no key.");
+        let cached = |events: &[(u64, ServiceOutcome)]| all(events).cache_sentence("cached keys", "TTL 60 s");
+        assert_eq!(
+            cached(&[(110, Cached), (120, FAILED), (310, Cached), (320, Cached), (350, FAILED)]),
+            "3 requests were served from cached keys until these ran out: the last at 5:20 (TTL 60 s)."
+        );
+        assert_eq!(
+            cached(&[(110, Cached), (120, FAILED), (310, Cached)]),
+            "2 requests were served from cached keys, some up to the end of the last fault (TTL 60 s)."
+        );
     }
 }
