@@ -173,7 +173,13 @@ impl Checker<'_> {
                 .place
                 .at(0, format!("at most {SERVICES_MAX} services, this scenario has {}", services.len())));
         }
-        let around = faults::Around { duration_s, topology: &raw.topology, hsm_link: raw.hsm_link.is_some() };
+        let around = faults::Around {
+            duration_s,
+            topology: &raw.topology,
+            proxy: &raw.proxy,
+            load_balancer: &raw.load_balancer,
+            hsm_link: raw.hsm_link.is_some(),
+        };
         let mut faults: Vec<Fault> = Vec::with_capacity(raw.faults.len());
         let mut places = Vec::with_capacity(raw.faults.len());
         for (index, fault) in raw.faults.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The timeline of a scenario file, `[[fault]]`: from keys to checked [`Fault`]s.
 
 use super::place::nearest;
-use super::sections::Topology;
+use super::sections::{LoadBalancerFile, ProxyFile, Topology};
 use crate::fault::{CKR_NAMES, Fault, FaultKind, HsmFault, LinkChange, ckr_by_name};
 use crate::net::fault::Ways;
 use serde::Deserialize;
@@ -167,6 +167,8 @@ impl RawFault {
 pub(super) struct Around<'a> {
     pub(super) duration_s: f64,
     pub(super) topology: &'a Topology,
+    pub(super) proxy: &'a ProxyFile,
+    pub(super) load_balancer: &'a LoadBalancerFile,
     /// Whether the HSMs are reached over a network of their own.
     pub(super) hsm_link: bool,
 }
@@ -192,6 +194,21 @@ pub(super) fn check(raw: &RawFault, around: &Around<'_>) -> Result<Vec<Fault>, S
     }
     let kind = kind(raw, around, &name)?;
     let length_s = raw.to_s.unwrap_or(duration_s) - raw.from_s;
+    if let FaultKind::RollingDeploy { restart, drain } = &kind {
+        let needed_s = deploy_s(restart.as_secs_f64(), drain.as_secs_f64(), around);
+        // As sums of floating-point numbers go.
+        if needed_s > length_s + 1e-6 {
+            return Err(format!(
+                "{}: {} take {needed_s} s to be deployed one after the other{}, and the fault lasts {length_s} s: let it end at \
+                 {} s or later{}",
+                if raw.to_s.is_some() { "to_s" } else { "from_s" },
+                count_of(around.topology.proxies, "proxy", "proxies"),
+                if drain.is_zero() { "" } else { ", until each passes its checks again" },
+                raw.from_s + needed_s,
+                if raw.from_s + needed_s > duration_s { ", and the run too" } else { "" },
+            ));
+        }
+    }
     let ramp_s = raw.ramp_s.unwrap_or(0.0);
     if !(ramp_s >= 0.0 && ramp_s <= length_s) {
         return Err(format!("ramp_s is between 0 and the fault's {length_s} s, not {ramp_s}"));
@@ -207,6 +224,21 @@ pub(super) fn check(raw: &RawFault, around: &Around<'_>) -> Result<Vec<Fault>, S
         kind: kind.clone(),
     };
     Ok(strikes.into_iter().map(fault).collect())
+}
+
+/// How long a rolling deploy takes at least, in seconds: each proxy in turn is drained, is away, and passes as many checks
+/// of the load balancer as it takes, unless it was never taken out.
+fn deploy_s(restart_s: f64, drain_s: f64, around: &Around<'_>) -> f64 {
+    let balancer = around.load_balancer;
+    let checks_s =
+        if drain_s > 0.0 { balancer.check_interval_s * f64::from(balancer.healthy_after) } else { 0.0 };
+    #[expect(clippy::cast_precision_loss, reason = "at most 16")]
+    let proxies = around.topology.proxies as f64;
+    proxies * (drain_s + restart_s + checks_s)
+}
+
+fn count_of(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// When it strikes.
@@ -373,6 +405,10 @@ fn kind(raw: &RawFault, around: &Around<'_>, name: &str) -> Result<FaultKind, St
             }
             Ok(FaultKind::RollingDeploy { restart, drain: Duration::from_secs_f64(drain_s) })
         }
+        Kind::ProxyStarved if around.proxy.cpu_request_us <= 0.0 => Err(format!(
+            "kind {name} needs proxies whose work takes processor time, which [proxy] cpu_request_us = 0 turns off: give it \
+             a value above 0, such as 50"
+        )),
         Kind::ProxyStarved => Ok(FaultKind::ProxyStarved { proxies: proxies()?, factor: factor()? }),
         Kind::KillSwitch => Ok(FaultKind::KillSwitch),
         Kind::ClockSkew => {

@@ -252,6 +252,22 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
             "the last would end at 26 s",
         ),
         ("[[fault]]\nkind = \"hsm-loss\"\nfrom_s = 1\nloss = 0.1\n", ":4: ", "add a section [hsm_link]"),
+        (
+            "[proxy]\ncpu_request_us = 0\n[[fault]]\nkind = \"proxy-starved\"\nfactor = 20\nfrom_s = 1\n",
+            ":6: ",
+            "which [proxy] cpu_request_us = 0 turns off",
+        ),
+        (
+            "[[fault]]\nkind = \"rolling-deploy\"\nfrom_s = 1\nto_s = 6\nrestart_s = 4\ndrain_s = 0\n",
+            ":6: ",
+            "2 proxies take 8 s to be deployed one after the other, and the fault lasts 5 s: let it end at 9 s or later",
+        ),
+        (
+            "[[fault]]\nkind = \"rolling-deploy\"\nfrom_s = 1\n",
+            ":5: ",
+            "2 proxies take 120 s to be deployed one after the other, until each passes its checks again, and the fault \
+             lasts 9 s: let it end at 121 s or later, and the run too",
+        ),
         ("service = [3]\n", ":3: ", "a service is a table"),
         ("link = { rtt_ms = 1.0, loss = 2.0 }\n", ":3: ", "loss is between 0 and 1"),
         ("about = \"see [link]\"\nlink.rtt_ms = 5\nlink.loss = 2.0\n", ":5: ", "loss is between 0 and 1"),
