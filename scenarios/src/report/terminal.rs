@@ -188,6 +188,10 @@ fn what_happened(screen: &mut Screen, result: &RunResult) {
             result.hsm
         ),
     );
+    if !result.about.is_empty() {
+        screen.out.push('\n');
+        screen.wrapped("", Ink::Plain, &result.about);
+    }
     screen.heading("What happened");
     let rows = story::fault_rows(result);
     if rows.is_empty() {

@@ -28,6 +28,8 @@ fn the_summary_tells_the_whole_story() {
         &text,
         &[
             "Both HSMs go down for five minutes",
+            // When it strikes in real life and what to do about it, wrapped.
+            "takes the whole HSM pair away at once.\nHave a way to bring",
             "from 1 min, for 5 min   both HSMs down",
             "6 of 7 services were hit, S3 first, 0.4 s after the fault began.",
             "12,639 50.2 %  after 0.4 s      after 1.2 s",
