@@ -35,7 +35,7 @@ pub const X6: Invariant = Invariant {
 pub const X7: Invariant = Invariant {
     id: "X7",
     name: "hsm-limits",
-    text: "no HSM is given more parallel operations or sessions than it has",
+    text: "no HSM is given more parallel operations or sessions than it has, or than a fault leaves it",
 };
 
 /// An IV never repeats.
@@ -189,7 +189,8 @@ impl Subscriber for AuditWatch {
     }
 }
 
-/// X7: holds what HSM number `index` was given at most against its limits, `(parallel operations, sessions)`.
+/// X7: holds what HSM number `index` itself says that it was given at most against its limits, `(parallel operations,
+/// sessions)`. What its callers see of its sessions is counted at its data door, by the [`world`](crate::world).
 pub fn check_hsm_limits(
     violations: &Violations,
     at: Duration,

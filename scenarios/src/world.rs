@@ -5,6 +5,7 @@
 
 mod aftermath;
 mod credentials;
+mod door;
 mod hsms;
 mod proxy_host;
 mod stage;
@@ -40,6 +41,7 @@ use crate::trace::{Event, Recorder};
 use aftermath::{check_resumes, check_still_decryptable, keep_blobs};
 use base64::Engine as _;
 use credentials::Credentials;
+use door::{Door, Watch};
 use proxy_host::ProxyHost;
 use sim_hsm::{Engine, IvLedger, SimHsm};
 use stage::{Holds, Stage};
@@ -98,6 +100,8 @@ pub struct Options {
     pub samples: bool,
     /// Stands between each proxy and its HSM, on the HSM's side of a network; a test plants its defects here.
     pub hsm_wrapper: Option<HsmWrapper>,
+    /// What the proxies keep to instead of the scenario's `deadline_ms`; a test plants proxies here that are late.
+    pub proxy_deadline: Option<Duration>,
     /// Stands between KMS and the load balancer; a test plants its defects on the wire here.
     pub dial_wrapper: Option<DialWrapper>,
     /// Where the packets of the simulated network are written down.
@@ -117,15 +121,17 @@ impl Options {
             stages: None,
             samples: false,
             hsm_wrapper: None,
+            proxy_deadline: None,
             dial_wrapper: None,
             capture: None,
         }
     }
 
     /// An HSM's data door with what is to stand between it and its callers.
-    fn wrap(&self, hsm: &SimHsm) -> Arc<dyn Hsm> {
+    fn wrap(&self, hsm: &SimHsm, watch: &Arc<Watch>) -> Arc<dyn Hsm> {
         let hsm: Arc<dyn Hsm> = Arc::new(hsm.clone());
-        self.hsm_wrapper.as_ref().map_or_else(|| Arc::clone(&hsm), |wrap| wrap(Arc::clone(&hsm)))
+        let inner = self.hsm_wrapper.as_ref().map_or_else(|| Arc::clone(&hsm), |wrap| wrap(Arc::clone(&hsm)));
+        Arc::new(Door { inner, watch: Arc::clone(watch) })
     }
 }
 
@@ -205,6 +211,9 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     };
     let ledger = IvLedger::new();
     let hsms = hsms::build(&clock, scenario, options, &ledger)?;
+    let (sessions_max, faults) = (scenario.hsm.sessions_max, &scenario.faults);
+    let door_watch = |hsm| Arc::new(Watch::new(clock.clone(), hsm, sessions_max, faults, scenario.duration));
+    let doors: Vec<Arc<Watch>> = (0..hsms.len()).map(door_watch).collect();
     let deadline = Duration::from_secs_f64(scenario.proxy.deadline_ms / 1_000.0);
     let watch = Arc::new(AuditWatch::new(clock.clone(), deadline, secrets()));
     let server_env = Arc::new(SimulatedEnv::new(clock.clone(), streams.stream("environment", 0)));
@@ -219,8 +228,10 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     };
     let microseconds = |us: f64| Duration::from_secs_f64(us / 1e6);
     let hsm_links = scenario.hsm_link.as_ref().map(|settings| {
-        let appliances = hsms.iter().map(|(hsm, control)| (options.wrap(hsm), control.clone())).collect();
-        let (proxies, sessions_max) = (scenario.topology.proxies, scenario.hsm.sessions_max);
+        let appliance =
+            |((hsm, control), watch): (&(SimHsm, _), _)| (options.wrap(hsm, watch), Clone::clone(control));
+        let appliances = hsms.iter().zip(&doors).map(appliance).collect();
+        let proxies = scenario.topology.proxies;
         Rc::new(HsmLinks::new(&network, &streams, appliances, proxies, sessions_max, settings))
     });
     let processor = || {
@@ -255,7 +266,9 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 Some(links) => {
                     HsmDoors::Linked { links: Rc::clone(links), proxy: index, hsms: numbers.collect() }
                 }
-                None => HsmDoors::Inside(numbers.map(|number| options.wrap(&hsms[number].0)).collect()),
+                None => HsmDoors::Inside(
+                    numbers.map(|number| options.wrap(&hsms[number].0, &doors[number])).collect(),
+                ),
             };
             let index_stream = u64::try_from(index).unwrap_or(0) + 1;
             let host = Rc::new(ProxyHost {
@@ -263,7 +276,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
                 network: network.clone(),
                 hsms: doors,
                 limits: Limits {
-                    deadline,
+                    deadline: options.proxy_deadline.unwrap_or(deadline),
                     in_flight_max: scenario.proxy.in_flight_max,
                     connections_max: scenario.proxy.connections_max,
                     ..Limits::default()
@@ -409,6 +422,7 @@ pub async fn live(clock: Clock, scenario: &Scenario, options: &Options) -> Resul
     // What is watched all through the run, whole or ended early.
     let report_watched = || {
         watch.report(&violations);
+        doors.iter().for_each(|door| door.report(&violations));
         for (index, (_, control)) in hsms.iter().enumerate() {
             let limits = (scenario.hsm.parallel_max, scenario.hsm.sessions_max);
             check_hsm_limits(&violations, clock.now(), index, &control.counters(), limits);

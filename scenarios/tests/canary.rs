@@ -48,6 +48,8 @@ enum Lie {
     Tells,
     /// Fails every second decrypt, as an overloaded device may at any time.
     Flaky,
+    /// Lets everybody in, however few sessions it has, and has them wait.
+    Boundless,
 }
 
 struct Liar {
@@ -75,7 +77,15 @@ impl Hsm for Liar {
         deadline: Instant,
     ) -> Answer<'a, Sealed> {
         Box::pin(async move {
-            let mut sealed = self.inner.encrypt(key, aad, plaintext, deadline).await?;
+            let mut answer = self.inner.encrypt(key, aad, plaintext, deadline).await;
+            while self.lie == Lie::Boundless
+                && matches!(&answer, Err(error) if error.kind == HsmErrorKind::Busy)
+                && Instant::now() < deadline
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                answer = self.inner.encrypt(key, aad, plaintext, deadline).await;
+            }
+            let mut sealed = answer?;
             if self.lie == Lie::Undecryptable {
                 sealed.tag[0] ^= 1;
             }
@@ -168,6 +178,33 @@ fn a_ciphertext_that_nobody_can_decrypt_is_seen_where_nothing_verifies_it() {
 #[test]
 fn the_proxy_is_in_time_even_if_its_hsm_never_answers() {
     assert_eq!(broken_by(CALM, lying(Lie::Late)), [""; 0]);
+}
+
+#[test]
+fn proxies_that_are_late_are_seen() {
+    // They would be in time for KMS, which waits for 250 ms.
+    let late = |options: &mut Options| {
+        lying(Lie::Late)(options);
+        options.proxy_deadline = Some(Duration::from_millis(200));
+    };
+    assert_eq!(broken_by(CALM, late), ["answered-in-time"]);
+}
+
+#[test]
+fn an_hsm_that_lets_in_more_than_it_has_sessions_is_seen_and_one_that_refuses_is_not() {
+    let busy = format!("{CALM}rate_per_s = 300\n");
+    let few = format!("{busy}[hsm]\nservice_ms = 20\nparallel_max = 2\nsessions_max = 2\n");
+    assert_eq!(broken_by(&few, plain), [""; 0]);
+    assert_eq!(broken_by(&few, lying(Lie::Boundless)), ["hsm-limits"]);
+    // As many as it has, and a fault leaves it fewer.
+    let taken = format!(
+        "{busy}[hsm]\nservice_ms = 20\n[[fault]]\nkind = \"hsm-sessions\"\nsessions_max = 2\nfrom_s = 5\nto_s = 15\n"
+    );
+    assert_eq!(broken_by(&taken, plain), [""; 0]);
+    assert_eq!(broken_by(&taken, lying(Lie::Boundless)), ["hsm-limits"]);
+    let linked = format!("{taken}[hsm_link]\n");
+    assert_eq!(broken_by(&linked, plain), [""; 0]);
+    assert_eq!(broken_by(&linked, lying(Lie::Boundless)), ["hsm-limits"]);
 }
 
 #[test]
