@@ -17,11 +17,13 @@ pub const X3: Invariant = Invariant {
     text: "no request reaches an HSM before its signature has been verified",
 };
 
-/// Every request is answered in time.
+/// Every request is answered in time. What lies before, on the network or in the socket of a process that gets no
+/// processor time, the proxy cannot know of, and KMS's patience does not wait for it.
 pub const X4: Invariant = Invariant {
     id: "X4",
     name: "answered-in-time",
-    text: "the proxy answers every request inside its deadline",
+    text: "the proxy answers every request inside its deadline, which begins when it reads the request: KMS may have given \
+           up before",
 };
 
 /// No plaintext or secret in an event.
