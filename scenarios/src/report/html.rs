@@ -577,6 +577,7 @@ fn latencies(result: &RunResult) -> Markup {
                     (count(xks.ok)) " were answered (" (share(xks.ok, xks.calls)) "), "
                     (count(xks.timed_out)) " ran out of time (" (share(xks.timed_out, xks.calls)) "), "
                     (count(xks.fresh_connections)) " needed a new connection."
+                    @if let Some(words) = story::tried_twice(xks) { " " (words) }
                 }
                 div.side {
                     div { table {

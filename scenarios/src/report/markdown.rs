@@ -129,6 +129,9 @@ fn proxy(out: &mut String, result: &RunResult) -> std::fmt::Result {
         rows.push(row("outside faults", &xks.latency_outside_faults));
     }
     table(out, &["Calls", "p50", "p90", "p99", "p99.9", "max"], rows)?;
+    if let Some(words) = story::tried_twice(xks) {
+        writeln!(out, "{}\n", text(&words))?;
+    }
     for (words, times) in &xks.outcomes {
         writeln!(out, "- {}: {}", text(words), count(*times))?;
     }

@@ -5,7 +5,7 @@
 
 use super::human::{count, counted, duration, latency, list, moment, share};
 use crate::result::{
-    AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, RunResult, ServiceResult, Toll,
+    AlarmResult, Check, ConsoleResult, ErrorCount, FaultBand, RunResult, ServiceResult, Toll, XksResult,
 };
 use std::collections::BTreeMap;
 
@@ -338,6 +338,21 @@ fn kept_working(result: &RunResult) -> Vec<Answer> {
         answers.push("Nothing.".to_owned().into());
     }
     answers
+}
+
+/// Why calls lasted longer than KMS's patience with one, where some did.
+pub(super) fn tried_twice(xks: &XksResult) -> Option<String> {
+    // A call that KMS gives up ends with tokio's timers, which run to the next millisecond.
+    #[expect(clippy::cast_precision_loss, reason = "at most minutes in milliseconds")]
+    let patience_ms = xks.patience_ms as f64 + 1.0;
+    (xks.latency.max_ms > patience_ms).then(|| {
+        format!(
+            "KMS tries a connection set-up that timed out once more, with another {}\u{a0}ms (MA-11): such calls take up to \
+             {}\u{a0}ms.",
+            count(xks.patience_ms),
+            count(xks.patience_ms.saturating_mul(2))
+        )
+    })
 }
 
 /// What an outage has cost each service.

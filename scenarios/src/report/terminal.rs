@@ -476,6 +476,9 @@ fn proxy_latency(screen: &mut Screen, result: &RunResult) {
         }
         screen.raw(&line);
     }
+    if let Some(text) = story::tried_twice(xks) {
+        screen.wrapped("  ", Ink::Dim, &text);
+    }
     screen.wrapped(
         "  ",
         Ink::Plain,

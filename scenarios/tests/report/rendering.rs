@@ -5,7 +5,7 @@
 
 use crate::sample::{all, eight_days, empty, hostile, no_faults, sample, violated};
 use scenarios::report::{SCHEMA, Style, html, json, markdown, terminal};
-use scenarios::result::Toll;
+use scenarios::result::{ErrorCount, RunResult, Toll};
 use serde_json::Value;
 
 const PLAIN: Style = Style { colour: false, unicode: true, width: 100 };
@@ -17,7 +17,7 @@ fn has(text: &str, parts: &[&str]) {
 }
 
 /// As a reader sees it: U+00A0 is a space.
-fn page(result: &scenarios::result::RunResult) -> String {
+fn page(result: &RunResult) -> String {
     html(result).replace('\u{a0}', " ")
 }
 
@@ -85,6 +85,19 @@ fn what_is_lost_and_what_is_left_to_do_is_counted_in_both_reports() {
     for text in [terminal(&sample(), PLAIN), page(&sample())] {
         has(&text, &["Nothing that was counted in this run."]);
         assert!(!text.contains("Left to do by hand"));
+    }
+}
+
+#[test]
+fn a_latency_beyond_the_patience_of_kms_is_explained() {
+    let mut result = sample();
+    let why = "KMS tries a connection set-up that timed out once more";
+    let forms = |result: &RunResult| [terminal(result, PLAIN), page(result), markdown(result)];
+    assert!(forms(&result).iter().all(|text| !text.contains(why)));
+    result.xks.latency.max_ms = 500.2;
+    for text in forms(&result) {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        has(&text, &[why, "another 250 ms (MA-11): such calls take up to 500 ms."]);
     }
 }
 
