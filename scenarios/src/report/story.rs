@@ -357,8 +357,10 @@ pub(super) fn tried_twice(xks: &XksResult) -> Option<String> {
 
 /// What an outage has cost each service.
 fn tolled(result: &RunResult, tolls: fn(&ServiceResult) -> &Vec<Toll>) -> Vec<Answer> {
+    // `what` is a plural noun, which a number behind it leaves right.
     let in_words = |toll: &Toll| {
-        format!("{} {}, the first {} into the run", count(toll.count), toll.what, moment(toll.first_ms))
+        let first = if toll.count == 1 { "" } else { "the first " };
+        format!("{}: {}, {first}{} into the run", toll.what, count(toll.count), moment(toll.first_ms))
     };
     let services = result.services.iter().filter(|service| !tolls(service).is_empty());
     services

@@ -326,7 +326,7 @@ fn service_row(screen: &mut Screen, result: &RunResult, service: &ServiceResult,
     let seen = story::seen(service);
     for (visible, times) in seen.iter().take(2) {
         let lead = if screen.style.unicode { "    └ users saw " } else { "    users saw " };
-        let times = if seen.len() > 1 { format!(" ({} times)", count(*times)) } else { String::new() };
+        let times = if seen.len() > 1 { format!(" ({})", counted(*times, "time")) } else { String::new() };
         screen.wrapped(lead, Ink::Dim, &format!("{visible}{times}"));
     }
     if seen.len() > 2 {

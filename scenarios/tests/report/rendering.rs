@@ -75,12 +75,15 @@ fn an_alarm_that_was_never_evaluated_is_not_called_silent() {
 #[test]
 fn what_is_lost_and_what_is_left_to_do_is_counted_in_both_reports() {
     let mut result = sample();
-    let toll = |what: &str| Toll { what: what.into(), count: 12_345, first_ms: 90_000 };
-    result.services[0].lost.push(toll("messages past their retention"));
-    result.services[1].manual.push(toll("DB instances to start"));
+    let toll = |what: &str, count: u64| Toll { what: what.into(), count, first_ms: 90_000 };
+    result.services[0].lost.push(toll("messages past their retention", 12_345));
+    result.services[1].manual.push(toll("DB instances to start", 1));
     for text in [terminal(&result, PLAIN), page(&result)] {
-        has(&text, &["Lost for good", "12,345 messages past their retention, the first"]);
-        has(&text, &["Left to do by hand", "12,345 DB instances to start, the first"]);
+        has(
+            &text,
+            &["Lost for good", "messages past their retention: 12,345, the first 1 min 30 s into the run."],
+        );
+        has(&text, &["Left to do by hand", "DB instances to start: 1, 1 min 30 s into the run."]);
     }
     for text in [terminal(&sample(), PLAIN), page(&sample())] {
         has(&text, &["Nothing that was counted in this run."]);
@@ -99,6 +102,14 @@ fn a_latency_beyond_the_patience_of_kms_is_explained() {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         has(&text, &[why, "another 250 ms (MA-11): such calls take up to 500 ms."]);
     }
+}
+
+#[test]
+fn an_error_that_was_seen_once_was_seen_one_time() {
+    let mut result = sample();
+    let error = result.services[0].errors[0].clone();
+    result.services[0].errors.push(ErrorCount { visible: "503 Slow Down".into(), count: 1, ..error });
+    has(&terminal(&result, PLAIN), &["503 Slow Down (1 time)\n"]);
 }
 
 #[test]
