@@ -15,17 +15,28 @@ pub(super) fn count(n: u64) -> String {
     text
 }
 
-/// A moment of the run: `14:32`, from an hour on `2:24:10`.
+/// A moment of the run: `14:32`, from an hour on `2:24:10`, from a day on `7 days 12 h` as everywhere in a report.
 pub(super) fn clock(at: Duration) -> String {
     let s = at.as_secs();
-    if s < 3600 {
+    if s >= DAY_S {
+        days(s)
+    } else if s < 3600 {
         format!("{}:{:02}", s / 60, s % 60)
     } else {
         format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
     }
 }
 
-/// A length of time: `0.4 s`, `51 s`, `4 min 51 s`, `2 h 10 min`.
+const DAY_S: u64 = 86_400;
+
+/// `1 day`, `7 days 12 h`.
+fn days(s: u64) -> String {
+    let hours = s / 3600;
+    let days = plural(hours / 24, "day", "days");
+    if hours.is_multiple_of(24) { days } else { format!("{days} {} h", hours % 24) }
+}
+
+/// A length of time: `0.4 s`, `51 s`, `4 min 51 s`, `2 h 10 min`, `7 days 12 h`.
 pub(super) fn span(length: Duration) -> String {
     let s = length.as_secs();
     match s {
@@ -33,6 +44,7 @@ pub(super) fn span(length: Duration) -> String {
         10..60 => format!("{s} s"),
         60..3600 if s.is_multiple_of(60) => format!("{} min", s / 60),
         60..3600 => format!("{} min {} s", s / 60, s % 60),
+        DAY_S.. => days(s),
         _ if (s / 60).is_multiple_of(60) => format!("{} h", s / 3600),
         _ => format!("{} h {} min", s / 3600, s / 60 % 60),
     }
@@ -60,6 +72,9 @@ mod tests {
             ["0.4 s", "51 s", "4 min 51 s"]
         );
         assert_eq!([span(s(300)), span(s(7200)), span(s(7805))], ["5 min", "2 h", "2 h 10 min"]);
+        let late = s(180 * 3600 + 47 * 60 + 40);
+        assert_eq!([clock(late), span(late), clock(s(86_399))], ["7 days 12 h", "7 days 12 h", "23:59:59"]);
+        assert_eq!([clock(s(86_400)), span(s(90_000))], ["1 day", "1 day 1 h"]);
         assert_eq!(
             [plural(1, "launch", "launches"), plural(2, "launch", "launches")],
             ["1 launch", "2 launches"]
