@@ -11,7 +11,7 @@ use xks_proxy::hsm::{Aad, Answer, DeviceHealth, Hsm, KeyFacts, Sealed};
 use xks_proxy::key::KeyName;
 use xks_proxy::secret::Plaintext;
 
-/// Nearly every kind of fault at once, on TLS, with loss and a network to the HSMs: whatever draws or schedules is in it.
+/// Every kind of fault at once, on TLS, with loss and a network to the HSMs: whatever draws or schedules is in it.
 const BUSY: &str = r#"
 title = "A little of everything"
 duration_s = 30
@@ -28,6 +28,8 @@ loss = 0.01
 [kms]
 credential_spread_s = 2
 propagation_ms = 100
+connect_s = 0
+disconnect_s = 0
 
 [[fault]]
 kind = "hsm-slow"
@@ -230,6 +232,20 @@ to_s = 17
 kind = "kill-switch"
 from_s = 29
 to_s = 29.5
+
+[[fault]]
+kind = "key-store-disconnected"
+from_s = 14.5
+to_s = 14.7
+
+[[fault]]
+kind = "kms-key-pending-deletion"
+from_s = 21.4
+to_s = 21.6
+
+[[fault]]
+kind = "external-key-deleted"
+from_s = 29.8
 "#;
 
 fn busy() -> Scenario {
