@@ -180,7 +180,8 @@ fn damage(page: &mut String, hit: &[&Service]) {
         }
         for (counted, ends) in [(&service.lost, "lost for good"), (&service.manual, "to do by hand")] {
             for Counted { what, count } in counted {
-                line(page, &format!("\n**{}**, {ends}: {} {what}", service.title, thousands(*count)));
+                // A plural noun, which a number behind it leaves right.
+                line(page, &format!("\n**{}**, {ends}: {what} ({})", service.title, thousands(*count)));
             }
         }
     }
@@ -338,7 +339,7 @@ mod tests {
             "- a | b, for 30 s",
             "| S3 | 25.0 % | after 12 ms | after 1.5 s | `E\\|1`<br>`E2` |",
             "Not hit: RDS.",
-            "**S3**, lost for good: 1,234 records",
+            "**S3**, lost for good: records (1,234)",
             "- `K`: why",
             "| `E2` | [x](#x) |",
             "Not hit by any of these outages.",
