@@ -226,8 +226,10 @@ impl State {
                 copy = pass().map(|line| line + latency);
             }
             latency += line;
-        } else if twice {
-            copy = Some(latency);
+        } else {
+            // What waited for the line when its limit went has left.
+            direction.queue = Queue::default();
+            copy = twice.then_some(latency);
         }
         let latest = flow.latest.of_mut(way);
         let in_order = |after: Duration| (now + after).max(*latest) - now;

@@ -160,6 +160,26 @@ fn bandwidth_faults_narrow_the_line_and_the_narrowest_counts() {
 }
 
 #[test]
+fn a_line_that_widens_is_not_dead_until_it_would_have_been_free() {
+    let link = fixed();
+    let narrow = link.begin(LinkFault::Bandwidth { ways: Ways::There, bits_per_s: 500_000 });
+    while fate(&link, Way::There, DATA) != Fate::Lost {}
+    // The queue's 256 KiB take 4.2 s at this rate, and 21 ms at a hundred Mbit/s.
+    link.change(narrow, LinkFault::Bandwidth { ways: Ways::There, bits_per_s: 100_000_000 });
+    let send = |at| link.send(Way::There, DATA, &mut Flow::default(), at);
+    let Fate::Arrives { after, .. } = send(ms(1_100)) else { panic!("the queue has room again") };
+    assert!((ms(23)..ms(27)).contains(&after), "{after:?}");
+    assert_eq!(send(ms(1_200)), arrives(ms(5) + Duration::from_micros(80)));
+    // Without a limit nothing waits, and what waited is gone when there is one again.
+    link.change(narrow, LinkFault::Bandwidth { ways: Ways::There, bits_per_s: 500_000 });
+    while send(ms(1_300)) != Fate::Lost {}
+    link.end(narrow);
+    assert_eq!(send(ms(1_301)), arrives(ms(5)));
+    link.begin(LinkFault::Bandwidth { ways: Ways::There, bits_per_s: 1_000_000 });
+    assert_eq!(send(ms(1_302)), arrives(ms(5 + 8)));
+}
+
+#[test]
 fn cuts_and_delays_add_up_and_heal() {
     let link = fixed();
     let first = link.begin(LinkFault::Cut(Ways::Both));
