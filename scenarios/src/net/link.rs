@@ -202,6 +202,8 @@ impl State {
             if flow.forgotten {
                 return Fate::Lost;
             }
+        } else {
+            flow.forgotten = false;
         }
         flow.passed = now.max(flow.passed);
         if lost {

@@ -253,8 +253,12 @@ fn a_firewall_forgets_idle_connections_and_no_others() {
     assert_eq!(link.send(Way::Back, DATA, &mut idle, ms(90_400)), Fate::Lost);
     assert_eq!(send(&mut idle, SYN, 91_000), arrives(ms(5)));
     assert_eq!(send(&mut idle, DATA, 91_100), arrives(ms(5)));
+    assert_eq!(send(&mut busy, DATA, 200_000), Fate::Lost);
     link.end(firewall);
     assert_eq!(send(&mut busy, DATA, 900_000), arrives(ms(5)));
+    // Nor does the next firewall know what this one had forgotten.
+    link.begin(LinkFault::IdleFirewall { idle: ms(60_000) });
+    assert_eq!(send(&mut busy, DATA, 901_000), arrives(ms(5)));
 }
 
 #[test]
