@@ -13,6 +13,7 @@
 
 use super::random::unit;
 use rand_chacha::ChaCha20Rng;
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -40,13 +41,19 @@ impl Histogram {
     pub fn read(path: &Path) -> Result<Self, String> {
         let name = path.display();
         let cannot = |error: std::io::Error| format!("cannot read the latency file {name}: {error}");
-        let bytes = std::fs::metadata(path).map_err(cannot)?.len();
-        if bytes > FILE_BYTES_MAX {
-            return Err(format!(
-                "the latency file {name} has {bytes} bytes, at most {FILE_BYTES_MAX} are read"
-            ));
+        // Looked at before it is opened: opening a FIFO waits for its other end.
+        if !std::fs::metadata(path).map_err(cannot)?.is_file() {
+            return Err(format!("the latency file {name} is no regular file; name a text file"));
         }
-        let text = std::fs::read_to_string(path).map_err(cannot)?;
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map_err(cannot)?;
+        // One byte more than is taken, whatever length the file claims to have.
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(format!("the latency file {name} has more than {FILE_BYTES_MAX} bytes"));
+        }
+        let text =
+            String::from_utf8(bytes).map_err(|_| format!("the latency file {name} is not UTF-8 text"))?;
         Self::parse(&text).map_err(|message| format!("{name}:{message}"))
     }
 
@@ -139,7 +146,13 @@ mod tests {
         let path = directory.path().join("wan.txt");
         assert!(Histogram::read(&path).unwrap_err().contains("wan.txt: No such file"));
         std::fs::write(&path, "#".repeat(1024 * 1024 + 1)).unwrap();
-        assert!(Histogram::read(&path).unwrap_err().contains("at most 1048576"));
+        assert!(Histogram::read(&path).unwrap_err().contains("more than 1048576"));
+        for special in [Path::new("/dev/zero"), Path::new("/dev/null"), directory.path()] {
+            let error = Histogram::read(special).unwrap_err();
+            assert!(error.contains("is no regular file"), "{error}");
+        }
+        std::fs::write(&path, [0xff]).unwrap();
+        assert!(Histogram::read(&path).unwrap_err().contains("is not UTF-8 text"));
         std::fs::write(&path, "# ping\n11.2  1840 # most\n 48.5 40\n").unwrap();
         assert_eq!(Histogram::read(&path).unwrap().cumulative.last().unwrap().1, 1_880);
     }
