@@ -31,6 +31,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+/// Connections that wait in the kernel until they are taken: what whoever opens the socket gives to `listen(2)`. The system
+/// may lower it (`net.core.somaxconn`, by default 4,096).
+pub const BACKLOG: u32 = 1_024;
+
 /// A source of connections.
 pub trait Listen: Send + 'static {
     /// One connection.

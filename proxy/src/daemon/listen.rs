@@ -5,9 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpSocket};
 use xks_proxy::config::{Config, ConfigError, Placed};
-
-/// Connections that wait in the kernel until they are taken; the system may lower it (`net.core.somaxconn`).
-const BACKLOG: u32 = 1_024;
+use xks_proxy::server::BACKLOG;
 
 /// All of them, or the reason at its line.
 pub(crate) fn bind(config: &Config) -> Result<Vec<TcpListener>, ConfigError> {

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// Connections that wait to be accepted; Linux's default `somaxconn`. A SYN beyond is dropped.
-const BACKLOG_MAX: usize = 4_096;
+/// Connections that wait to be accepted, as the daemon asks for. A SYN beyond is dropped; Linux takes one more than asked.
+const BACKLOG_MAX: usize = xks_proxy::server::BACKLOG as usize + 1;
 
 /// The queue.
 #[derive(Default)]
