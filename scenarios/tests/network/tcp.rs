@@ -191,6 +191,26 @@ fn a_lost_request_is_sent_again_by_a_probe_after_the_time_out_of_one_segment() {
 }
 
 #[test]
+fn a_segment_sent_again_for_those_after_it_has_its_whole_time_out_once_more() {
+    world(|clock, network, mut listener, link| async move {
+        let (mut client, mut server) = pair(&network, &mut listener, &link).await;
+        let begun = clock.now();
+        let partition = cut(&link);
+        client.write_all(b"1").await.unwrap();
+        link.end(partition);
+        for rest in [b"2", b"3", b"4", b"5"] {
+            client.write_all(rest).await.unwrap();
+        }
+        // Three later ones are known to have arrived after a round trip; what is sent again then is lost too.
+        clock.call_at(begun + ms(9), {
+            let (clock, link) = (clock.clone(), link.clone());
+            move || end_at(&clock, &link, cut(&link), begun + ms(11))
+        });
+        assert_eq!(read_after(&clock, &mut server, 5).await, RTT + ms(210) + RTT / 2);
+    });
+}
+
+#[test]
 fn probe_and_doubling_time_outs_follow_each_other_until_the_partition_is_over() {
     // The probe after 210 ms, then time-outs after 210 ms more, 420 ms more, 840 ms more.
     for (cut_for, arrives) in [(100, 210), (300, 420), (700, 840), (1_000, 1_680)] {

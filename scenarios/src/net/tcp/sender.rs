@@ -198,11 +198,16 @@ impl Sender {
         if on_their_way >= self.window as usize {
             return None;
         }
-        if let Some(lost) = self.flight.iter_mut().find(|it| it.lost) {
+        if let Some((place, lost)) = self.flight.iter_mut().enumerate().find(|(_, it)| it.lost) {
             lost.lost = false;
             lost.sent = now;
             self.first_retransmission.get_or_insert(now);
-            return Some(Next::Again(lost.number));
+            let number = lost.number;
+            if place == 0 {
+                // Linux's tcp_xmit_retransmit_queue gives the first of the flight its whole time-out again.
+                (self.timer_from, self.timer_from_ack) = (now, false);
+            }
+            return Some(Next::Again(number));
         }
         let segment = self.unsent.pop_front()?;
         if (self.phase == Phase::Open && !self.probed) || self.flight.is_empty() {
