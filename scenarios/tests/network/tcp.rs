@@ -2,6 +2,7 @@
 
 use rand_chacha::ChaCha20Rng;
 use scenarios::clock::{self, Clock};
+use scenarios::net::capture::{Capture, CaptureSettings};
 use scenarios::net::fault::{LinkFault, LinkFaultId, Ways};
 use scenarios::net::link::{Link, LinkSettings};
 use scenarios::net::tcp::{Listener, Network, Stream};
@@ -208,6 +209,28 @@ fn a_segment_sent_again_for_those_after_it_has_its_whole_time_out_once_more() {
         });
         assert_eq!(read_after(&clock, &mut server, 5).await, RTT + ms(210) + RTT / 2);
     });
+}
+
+#[test]
+fn a_segment_that_arrives_twice_is_acknowledged_twice() {
+    let packets = |duplication| {
+        clock::run([0; 32], |clock| async move {
+            let settings =
+                CaptureSettings { proxy_port: 80, until: Duration::from_secs(60), bytes_max: 1_000_000 };
+            let capture = Capture::new(clock.clone(), Box::new(std::io::sink()), settings).unwrap();
+            let network = Network::new(clock.clone()).captured_by(capture.clone());
+            let mut listener = network.listen(0);
+            let link = Link::new(LinkSettings { duplication, ..LinkSettings::fixed(RTT) }, random());
+            let (mut client, mut server) = pair(&network, &mut listener, &link).await;
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(read_after(&clock, &mut server, 1).await, RTT / 2);
+            clock.sleep(ms(1_000)).await;
+            capture.finish().unwrap().packets
+        })
+        .unwrap()
+    };
+    // SYN, SYN-ACK, ACK, the segment and its acknowledgement; a copy shows only by what it is answered with.
+    assert_eq!((packets(0.0), packets(1.0)), (5, 6));
 }
 
 #[test]

@@ -186,9 +186,13 @@ impl Connection {
             wire.segment(side, number, || segment.and_then(Segment::payload).cloned(), now, &fate);
         }
         match fate {
-            Fate::Arrives { after, .. } => {
+            Fate::Arrives { after, again } => {
                 state.end(side.other()).sender.acknowledged(now, now + after);
                 self.deliver(state, side, number, now, after);
+                // What is there already is acknowledged at once, with all that has arrived (RFC 9293, 3.10.7.4).
+                if let Some(again) = again {
+                    self.acknowledge(state, side, Bare::Ack, now + again);
+                }
             }
             Fate::Lost | Fate::Refused { .. } => state.end(side.other()).sender.acknowledgement_lost(now),
             Fate::Reset { after } => {
