@@ -19,6 +19,10 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(super) const CLIENT_ADDRESS: &str = "10.99.0.1";
 pub(super) const SERVER_ADDRESS: &str = "10.99.0.2";
 
+/// What a container lacks in which TUN devices cannot be made.
+const NOT_GIVEN: &str =
+    "the container was not given them (--device /dev/net/tun --cap-add NET_ADMIN --cap-add SYS_ADMIN)";
+
 /// Looks for everything that a calibration needs, and puts this process before others.
 pub(super) fn check() -> Result<(), Missing> {
     if !rustix::process::geteuid().is_root() {
@@ -27,11 +31,17 @@ pub(super) fn check() -> Result<(), Missing> {
         ));
     }
     if !std::path::Path::new("/dev/net/tun").exists() {
-        return Err(Missing(
-            "there is no /dev/net/tun: this kernel has no TUN devices, or the container was not given them \
-             (--device /dev/net/tun --cap-add NET_ADMIN --cap-add SYS_ADMIN)"
-                .into(),
-        ));
+        return Err(Missing(format!(
+            "there is no /dev/net/tun: this kernel has no TUN devices, or {NOT_GIVEN}"
+        )));
+    }
+    // It may be there, and forbidden.
+    if let Err(error) =
+        DeviceBuilder::new().name(format!("xkc{}t", std::process::id() % 100_000)).build_sync()
+    {
+        return Err(Missing(format!(
+            "cannot make a TUN device with /dev/net/tun: {error}: perhaps {NOT_GIVEN}"
+        )));
     }
     let ip = std::process::Command::new("ip").arg("-Version").stdout(Stdio::null()).status();
     if ip.is_err() {
