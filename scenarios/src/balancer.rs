@@ -4,10 +4,15 @@
 //! has an address in each availability zone, takes the address of a zone without a healthy target out of DNS, and sends
 //! to all targets when none is healthy (fail-open). Facts: AWS, *User Guide for Network Load Balancers* (target group
 //! health, target health state actions, connection idle timeout, cross-zone load balancing).
+//!
+//! A connection that it has given up is silent until KMS sends on it; then a reset comes back, a round trip later. One
+//! that came in through a zone that is lost stays silent. Of neither is the proxy told.
 
+use crate::clock::Clock;
 use crate::kms::LocalFuture;
 use crate::kms::client::{Dial, Io};
 use crate::net::link::Link;
+use crate::net::packet::Way;
 use crate::net::tcp::{Network, Stream};
 use crate::scenario::LoadBalancerFile;
 use std::cell::{Cell, RefCell};
@@ -15,7 +20,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -24,7 +29,7 @@ use tokio::time::Instant;
 pub struct Balancer {
     network: Network,
     targets: Vec<Rc<Target>>,
-    zones: usize,
+    zones: Vec<Rc<Zone>>,
     settings: LoadBalancerFile,
     /// The next target, for all connections together.
     next: Cell<usize>,
@@ -32,14 +37,27 @@ pub struct Balancer {
     hosts: RefCell<BTreeMap<usize, Resolved>>,
     /// Faults during which the name does not resolve.
     dns_failures: Cell<u32>,
-    /// Faults by zone during which its address does not answer.
-    zones_lost: RefCell<BTreeMap<usize, u32>>,
 }
 
 struct Resolved {
     zones: Vec<usize>,
     at: Instant,
     next: usize,
+}
+
+/// The load balancer's address in one availability zone.
+#[derive(Default)]
+struct Zone {
+    /// Faults during which it does not answer.
+    losses: Cell<u32>,
+    /// When the latest loss of it began; what was open then is gone.
+    lost_at: Cell<Option<Duration>>,
+}
+
+impl Zone {
+    fn is_lost(&self) -> bool {
+        self.losses.get() > 0
+    }
 }
 
 struct Target {
@@ -51,16 +69,20 @@ struct Target {
     healthy: Cell<bool>,
     /// False while it is draining or gone.
     registered: Cell<bool>,
-    /// The open connections to it, and who waits on each.
-    flows: RefCell<BTreeMap<u64, Option<Waker>>>,
-    next_flow: Cell<u64>,
+    /// When its connections were last terminated; those opened before are given up.
+    terminated_at: Cell<Option<Duration>>,
 }
 
 impl Target {
-    /// Forgets every connection: what comes on one of them is answered with a reset.
-    fn reset_flows(&self) {
-        let flows = std::mem::take(&mut *self.flows.borrow_mut());
-        flows.into_values().flatten().for_each(Waker::wake);
+    fn serves(&self) -> bool {
+        self.registered.get() && self.healthy.get()
+    }
+
+    /// How long a word of the load balancer's own takes from KMS and back, without jitter; `None` where none passes. A
+    /// partition that its checks do not feel lies in front of it.
+    fn round_trip_in_front(&self) -> Option<Duration> {
+        let cut = |link: &Link| link.is_cut(Way::There) || link.is_cut(Way::Back);
+        (!cut(&self.path) || cut(&self.check_path)).then(|| self.path.round_trip())
     }
 }
 
@@ -81,19 +103,17 @@ impl Balancer {
                 zone: index % zones.max(1),
                 healthy: Cell::new(true),
                 registered: Cell::new(true),
-                flows: RefCell::default(),
-                next_flow: Cell::new(0),
+                terminated_at: Cell::new(None),
             })
         });
         Self {
             network,
             targets: targets.collect(),
-            zones: zones.max(1),
+            zones: (0..zones.max(1)).map(|_| Rc::default()).collect(),
             settings,
             next: Cell::new(0),
             hosts: RefCell::default(),
             dns_failures: Cell::new(0),
-            zones_lost: RefCell::default(),
         }
     }
 
@@ -105,18 +125,33 @@ impl Balancer {
         }
     }
 
+    fn check_interval(&self) -> Duration {
+        Duration::from_secs_f64(self.settings.check_interval_s)
+    }
+
+    fn check_timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.settings.check_timeout_s).min(self.check_interval())
+    }
+
     async fn check(&self, index: usize) {
         let Some(target) = self.targets.get(index) else { return };
-        let interval = Duration::from_secs_f64(self.settings.check_interval_s);
+        let (interval, patience) = (self.check_interval(), self.check_timeout());
         let (mut passed, mut failed) = (0_u32, 0_u32);
+        let mut next = Instant::now();
         loop {
-            tokio::time::sleep(interval).await;
+            // On the beat, however long the last one took.
+            next += interval;
+            tokio::time::sleep_until(next).await;
             let connect = self.network.connect(index, target.check_path.clone());
-            let alive = matches!(tokio::time::timeout(interval, connect).await, Ok(Ok(_)));
+            let alive = matches!(tokio::time::timeout(patience, connect).await, Ok(Ok(_)));
             (passed, failed) = if alive { (passed + 1, 0) } else { (0, failed + 1) };
             if failed >= self.settings.unhealthy_after {
-                if target.healthy.replace(false) && self.settings.terminate_unhealthy {
-                    target.reset_flows();
+                // The last to turn unhealthy makes the load balancer fail open instead, and keeps its connections.
+                if target.healthy.replace(false)
+                    && self.settings.terminate_unhealthy
+                    && self.targets.iter().any(|other| other.serves())
+                {
+                    target.terminated_at.set(Some(self.network.clock().now()));
                 }
             } else if passed >= self.settings.healthy_after {
                 target.healthy.set(true);
@@ -142,7 +177,7 @@ impl Balancer {
 
     /// Whether a target passes its checks.
     pub fn is_healthy(&self, index: usize) -> bool {
-        self.targets.get(index).is_some_and(|target| target.registered.get() && target.healthy.get())
+        self.targets.get(index).is_some_and(|target| target.serves())
     }
 
     /// The name does not resolve from now on. Failures add up.
@@ -155,35 +190,40 @@ impl Balancer {
         self.dns_failures.update(|failures| failures.saturating_sub(1));
     }
 
-    /// The address in this zone does not answer from now on, and its connections are gone. Losses add up.
+    /// The address in this zone does not answer from now on, and the connections through it are lost. Losses add up.
     pub fn lose_zone(&self, zone: usize) {
-        *self.zones_lost.borrow_mut().entry(zone).or_default() += 1;
-        self.targets.iter().filter(|target| target.zone == zone).for_each(|target| target.reset_flows());
+        if let Some(zone) = self.zones.get(zone) {
+            if !zone.is_lost() {
+                zone.lost_at.set(Some(self.network.clock().now()));
+            }
+            zone.losses.update(|losses| losses + 1);
+        }
     }
 
     /// Ends one loss of the zone.
     pub fn restore_zone(&self, zone: usize) {
-        if let Some(losses) = self.zones_lost.borrow_mut().get_mut(&zone) {
-            *losses = losses.saturating_sub(1);
+        if let Some(zone) = self.zones.get(zone) {
+            zone.losses.update(|losses| losses.saturating_sub(1));
         }
     }
 
-    fn is_lost(&self, zone: usize) -> bool {
-        self.zones_lost.borrow().get(&zone).is_some_and(|losses| *losses > 0)
+    /// Whether the address in a lost zone has not answered for as long as it takes to notice: AWS publishes no time for
+    /// it, and the longest that the checks of a target take stands in.
+    fn is_known_lost(&self, zone: &Zone) -> bool {
+        let noticed_after = self.check_interval() * self.settings.unhealthy_after + self.check_timeout();
+        let since = |at: Duration| self.network.clock().now().saturating_sub(at);
+        zone.is_lost() && zone.lost_at.get().is_some_and(|at| since(at) >= noticed_after)
     }
 
     /// What DNS answers now: the zones with a healthy target, or all when there is none.
     fn zones_in_dns(&self) -> Vec<usize> {
-        let serves = |zone: usize| {
-            let healthy = |target: &&Rc<Target>| {
-                target.registered.get()
-                    && target.healthy.get()
-                    && (self.settings.cross_zone || target.zone == zone)
-            };
-            !self.is_lost(zone) && self.targets.iter().any(|target| healthy(&target))
+        let serves = |(index, zone): &(usize, &Rc<Zone>)| {
+            let in_reach = |target: &Rc<Target>| self.settings.cross_zone || target.zone == *index;
+            !self.is_known_lost(zone) && self.targets.iter().any(|target| in_reach(target) && target.serves())
         };
-        let serving: Vec<usize> = (0..self.zones).filter(|zone| serves(*zone)).collect();
-        if serving.is_empty() { (0..self.zones).collect() } else { serving }
+        let serving: Vec<usize> =
+            self.zones.iter().enumerate().filter(serves).map(|(index, _)| index).collect();
+        if serving.is_empty() { (0..self.zones.len()).collect() } else { serving }
     }
 
     /// The zone that this KMS host connects to next.
@@ -222,60 +262,83 @@ impl Balancer {
         }
         None
     }
+
+    /// What KMS hears where there is no target: a reset, a round trip later.
+    async fn refuse(&self) -> io::Error {
+        match self.targets.first().and_then(|target| target.round_trip_in_front()) {
+            Some(round_trip) => self.network.clock().sleep(round_trip).await,
+            None => std::future::pending().await,
+        }
+        io::ErrorKind::ConnectionRefused.into()
+    }
 }
 
 impl Dial for Balancer {
     fn connect<'a>(&'a self, kms_host: usize) -> LocalFuture<'a, io::Result<Box<dyn Io>>> {
         Box::pin(async move {
-            let zone = self.resolve(kms_host)?;
-            if self.is_lost(zone) {
+            let number = self.resolve(kms_host)?;
+            let zone = self.zones.get(number).ok_or(io::ErrorKind::NotFound)?;
+            if zone.is_lost() {
                 // Nobody is there to refuse it.
                 return std::future::pending().await;
             }
-            let Some((index, target)) = self.pick(zone) else {
-                return Err(io::ErrorKind::ConnectionRefused.into());
+            let Some((index, target)) = self.pick(number) else {
+                return Err(self.refuse().await);
             };
+            let opened = self.network.clock().now();
             let stream = self.network.connect(index, target.path.clone()).await?;
-            let idle_timeout = Duration::from_secs_f64(self.settings.idle_timeout_s);
-            Ok(Box::new(Flow::new(stream, Rc::clone(target), idle_timeout)) as Box<dyn Io>)
+            Ok(Box::new(Flow {
+                clock: self.network.clock().clone(),
+                stream,
+                target: Rc::clone(target),
+                entry: Rc::clone(zone),
+                opened,
+                active: self.network.clock().now(),
+                idle_timeout: Duration::from_secs_f64(self.settings.idle_timeout_s),
+                gone: None,
+                reset_at: None,
+            }) as Box<dyn Io>)
         })
     }
 }
 
 /// A connection that the load balancer passes through.
 struct Flow {
+    clock: Clock,
     stream: Stream,
     target: Rc<Target>,
-    number: u64,
+    /// The zone whose address it came in by.
+    entry: Rc<Zone>,
+    /// When it began to be opened.
+    opened: Duration,
     /// When a byte last went through it.
-    active: Instant,
+    active: Duration,
     idle_timeout: Duration,
+    /// Since when the load balancer knows nothing of it.
+    gone: Option<Duration>,
+    /// When the reset arrives that answers what was sent on it since.
+    reset_at: Option<Duration>,
 }
 
 impl Flow {
-    fn new(stream: Stream, target: Rc<Target>, idle_timeout: Duration) -> Self {
-        let number = target.next_flow.get();
-        target.next_flow.set(number + 1);
-        target.flows.borrow_mut().insert(number, None);
-        Self { stream, target, number, active: Instant::now(), idle_timeout }
-    }
-
-    fn is_known(&self) -> bool {
-        self.target.flows.borrow().contains_key(&self.number)
-    }
-
-    /// Whoever sends on a connection that was idle for too long learns that it is gone.
-    fn touch(&mut self) {
-        if self.active.elapsed() >= self.idle_timeout {
-            self.target.flows.borrow_mut().remove(&self.number);
+    /// Whether what the ends send no longer gets through; a FIN or a reset of the proxy's that had arrived before counts.
+    fn is_gone(&mut self) -> bool {
+        if self.gone.is_none() {
+            let later = |at: &Duration| *at >= self.opened;
+            let forgotten = Some(self.active + self.idle_timeout).filter(|at| *at <= self.clock.now());
+            let ends = [self.entry.lost_at.get(), self.target.terminated_at.get()];
+            self.gone = ends.into_iter().flatten().filter(later).chain(forgotten).min();
         }
-        self.active = Instant::now();
+        self.gone.is_some_and(|at| !self.stream.is_over_by(at))
     }
 }
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        self.target.flows.borrow_mut().remove(&self.number);
+        // Nor does its FIN get through.
+        if self.is_gone() {
+            self.stream.vanish();
+        }
     }
 }
 
@@ -285,20 +348,20 @@ impl AsyncRead for Flow {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.is_known() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        if self.is_gone() {
+            return match self.reset_at {
+                Some(at) if at <= self.clock.now() => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                Some(at) => {
+                    self.clock.wake_at(at, context.waker().clone());
+                    Poll::Pending
+                }
+                None => Poll::Pending,
+            };
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_pending() {
-            if let Some(waiting) = self.target.flows.borrow_mut().get_mut(&self.number) {
-                match waiting {
-                    Some(waker) if waker.will_wake(context.waker()) => {}
-                    _ => *waiting = Some(context.waker().clone()),
-                }
-            }
-        } else if buffer.filled().len() > before {
-            self.active = Instant::now();
+        if buffer.filled().len() > before {
+            self.active = self.clock.now();
         }
         read
     }
@@ -310,14 +373,18 @@ impl AsyncWrite for Flow {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.is_known() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        self.touch();
-        if !self.is_known() {
-            // It has left; the reset is what comes back.
+        let now = self.clock.now();
+        if self.is_gone() {
+            if self.reset_at.is_some_and(|at| at <= now) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            if self.reset_at.is_none() && !self.entry.is_lost() {
+                self.reset_at = self.target.round_trip_in_front().map(|round_trip| now + round_trip);
+            }
+            // It has left; the reset is what comes back, if anything does.
             return Poll::Ready(Ok(data.len()));
         }
+        self.active = now;
         Pin::new(&mut self.stream).poll_write(context, data)
     }
 
@@ -326,6 +393,9 @@ impl AsyncWrite for Flow {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_gone() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

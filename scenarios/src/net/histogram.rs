@@ -100,16 +100,29 @@ impl Histogram {
         Ok(Self { cumulative })
     }
 
+    /// The round-trip time in the middle of the measurements as they stand in the file.
+    pub(super) fn middle(&self) -> Duration {
+        self.at(self.total() / 2)
+    }
+
     /// One of the round-trip times, each as often as it was seen.
     pub(super) fn draw(&self, random: &mut ChaCha20Rng) -> Duration {
-        let total = self.cumulative.last().map_or(0, |(_, total)| *total);
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "at most 10^13 measurements, and a product below them"
         )]
-        let place = (unit(random) * total as f64) as u64;
+        let place = (unit(random) * self.total() as f64) as u64;
+        self.at(place)
+    }
+
+    fn total(&self) -> u64 {
+        self.cumulative.last().map_or(0, |(_, total)| *total)
+    }
+
+    /// That of the measurement of this number, counted from 0.
+    fn at(&self, place: u64) -> Duration {
         let index = self.cumulative.partition_point(|(_, up_to)| *up_to <= place);
         self.cumulative.get(index).map_or(Duration::ZERO, |(latency, _)| *latency)
     }

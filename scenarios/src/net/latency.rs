@@ -49,6 +49,14 @@ impl Latency {
             Self::Measured(histogram) => histogram.draw(random) / 2,
         }
     }
+
+    /// A round trip as it mostly is, without a draw; `rtt` is the link's.
+    pub(super) fn typical(&self, rtt: Duration) -> Duration {
+        match self {
+            Self::Measured(histogram) => histogram.middle(),
+            _ => rtt,
+        }
+    }
 }
 
 /// Box and Muller's transform of two draws.

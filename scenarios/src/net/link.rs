@@ -149,6 +149,17 @@ impl Link {
         *self.state().faults.sum().cut.of(way)
     }
 
+    /// There and back as settings and faults have it now, without jitter; where latencies are measured, a typical one.
+    pub fn round_trip(&self) -> Duration {
+        let state = self.state();
+        let (settings, delay) = (&state.settings, state.faults.sum().delay);
+        settings.latency.typical(settings.rtt)
+            + settings.extra.there
+            + settings.extra.back
+            + delay.there
+            + delay.back
+    }
+
     /// Begins a fault. Faults add up.
     pub fn begin(&self, fault: LinkFault) -> LinkFaultId {
         self.state().faults.begin(fault)

@@ -71,6 +71,11 @@ impl Network {
         Self { proxy: Some(proxy), ..self.clone() }
     }
 
+    /// The time of this network.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Listens at an address. A second listener at the same address replaces the first.
     pub fn listen(&self, address: Address) -> Listener {
         let backlog: Arc<Mutex<Backlog>> = Arc::default();

@@ -83,6 +83,16 @@ impl Checker<'_> {
         self.document.get(name)?.get_ref().as_table()
     }
 
+    /// That of the scenario, where files lie that it names.
+    fn directory(&self) -> &Path {
+        Path::new(self.place.origin).parent().unwrap_or(Path::new(""))
+    }
+
+    /// Whether the file itself gives this key, and not its default.
+    fn is_written(&self, section: &str, key: &str) -> bool {
+        self.section(section).is_some_and(|table| table.get(key).is_some())
+    }
+
     fn entries(&self, name: &str) -> &[Spanned<DeValue<'_>>] {
         self.document.get(name).and_then(|value| value.get_ref().as_array()).map_or(&[], |array| array)
     }
@@ -252,6 +262,7 @@ impl Checker<'_> {
             ("topology", "hsms_per_proxy", raw.topology.hsms_per_proxy as f64, 1.0, 10.0),
             ("topology", "zones", raw.topology.zones as f64, 1.0, 6.0),
             ("load_balancer", "check_interval_s", raw.load_balancer.check_interval_s, 1.0, 300.0),
+            ("load_balancer", "check_timeout_s", raw.load_balancer.check_timeout_s, 1.0, 120.0),
             ("load_balancer", "unhealthy_after", f64::from(raw.load_balancer.unhealthy_after), 1.0, 10.0),
             ("load_balancer", "healthy_after", f64::from(raw.load_balancer.healthy_after), 1.0, 10.0),
             ("load_balancer", "idle_timeout_s", raw.load_balancer.idle_timeout_s, 60.0, 6_000.0),
@@ -277,9 +288,18 @@ impl Checker<'_> {
                     .at(at, format!("[{section}] {key} is between {min} and {max}, not {value}")));
             }
         }
-        // Where the section names a file, it lies beside the scenario.
-        let directory = Path::new(self.place.origin).parent().unwrap_or(Path::new(""));
-        raw.link.check(directory).map_err(|message| self.about(self.section("link"), 0, message))?;
+        let LoadBalancerFile { check_interval_s, check_timeout_s, .. } = raw.load_balancer;
+        if self.is_written("load_balancer", "check_timeout_s") && check_timeout_s > check_interval_s {
+            return Err(self.about(
+                self.section("load_balancer"),
+                0,
+                format!(
+                    "check_timeout_s is at most check_interval_s = {check_interval_s}, not {check_timeout_s}: give a \
+                     longer check_interval_s"
+                ),
+            ));
+        }
+        raw.link.check(self.directory()).map_err(|message| self.about(self.section("link"), 0, message))?;
         Ok(())
     }
 }

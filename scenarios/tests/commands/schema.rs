@@ -105,6 +105,13 @@ fn companions(key: &str, table: &Table) -> String {
     };
     let others: &[&str] = match key {
         "hsms_per_proxy" => &["hsms = 16\n"],
+        "zones" => &["proxies = 16\n"],
+        "rtt_ms" | "extra_there_ms" | "extra_back_ms" | "deadline_ms" => &["[kms]\npatience_ms = 60000\n"],
+        "latency_sigma" => &["distribution = \"lognormal\"\n"],
+        "burst_r" | "burst_loss_bad" => &["burst_p = 0.1\n"],
+        "reordering_extra_ms" => &["reordering = 0.1\n"],
+        "queue_bytes" => &["bandwidth_there_mbps = 1\n"],
+        "check_timeout_s" => &["check_interval_s = 300\n"],
         "reconnect_initial_ms" => &["reconnect_max_ms = 600000\n"],
         "reconnect_max_ms" => &["reconnect_initial_ms = 1\n"],
         "write_share" => &["old_read_share = 0\n", "task_start_share = 0\n"],
@@ -128,8 +135,10 @@ fn companions(key: &str, table: &Table) -> String {
         "consumers" => &["producers = 1\n"],
         _ => &[],
     };
-    let known =
-        |line: &&&str| line.split(' ').next().is_some_and(|other| table.properties().contains_key(other));
+    let known = |line: &&&str| {
+        let mut words = line.split(' ');
+        words.next().is_some_and(|other| other.starts_with('[') || table.properties().contains_key(other))
+    };
     of_pair.into_iter().chain(others.iter().filter(known).map(|line| (*line).to_owned())).collect()
 }
 
@@ -238,7 +247,7 @@ fn defaults_are_those_of_the_loader() {
         looked_at += 1;
     };
     for table in sections(&schema).iter().chain(&services(&schema)) {
-        table.properties().keys().for_each(|key| same(table, key, ""));
+        table.properties().keys().for_each(|key| same(table, key, &companions(key, table)));
     }
     for (kind, key) in faults {
         same(&fault(&schema, kind), key, "from_s = 1");

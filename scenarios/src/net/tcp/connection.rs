@@ -328,6 +328,14 @@ impl Connection {
         self.end_stream(state, side);
     }
 
+    /// Nothing that `side` sends gets anywhere from now on.
+    pub(super) fn vanish(&self, side: Side) {
+        let mut state = self.state();
+        let end = state.end(side);
+        (end.gone, end.broken) = (true, Some(io::ErrorKind::TimedOut));
+        end.sender.clear();
+    }
+
     /// Sends a FIN, once.
     pub(super) fn end_stream(self: &Arc<Self>, mut state: MutexGuard<'_, State>, side: Side) {
         let end = state.end(side);

@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes on their way in one direction before a writer has to wait; Linux's default send buffer and window together.
@@ -24,6 +25,18 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(connection: Arc<Connection>, side: Side) -> Self {
         Self { connection, side }
+    }
+
+    /// Whether the other end's FIN, or a reset, had arrived by `at`, a time that is not ahead.
+    pub fn is_over_by(&self, at: Duration) -> bool {
+        let mut state = self.connection.state();
+        let receiver = &state.end(self.side).receiver;
+        receiver.ended(at) || receiver.reset.is_some_and(|reset| reset <= at)
+    }
+
+    /// Cuts this end off for good: what it has sent and not got through is not sent again, and dropping it sends nothing.
+    pub fn vanish(&mut self) {
+        self.connection.vanish(self.side);
     }
 }
 
