@@ -11,7 +11,7 @@ use crate::kms::key::PENDING_WINDOW_DAYS;
 use crate::kms::lifecycle::ConnectionState;
 use crate::kms::model::KmsModel;
 use crate::kms::{Caller, CiphertextBlob, KmsApi, KmsFailure, KmsOperation};
-use crate::net::fault::LinkFaultId;
+use crate::net::fault::{LinkFaultId, Ways};
 use crate::net::link::Link;
 use crate::simulated_tls::{Serving, SimulatedTls};
 use crate::streams::Streams;
@@ -97,6 +97,7 @@ pub(super) enum Begun {
         zone: usize,
         hsms: Vec<(usize, sim_hsm::FaultId)>,
         proxies: Vec<usize>,
+        cuts: Vec<(Link, LinkFaultId)>,
     },
     Nothing,
 }
@@ -159,8 +160,12 @@ impl Stage {
     fn begin(self: &Rc<Self>, kind: &FaultKind, length: Duration, number: u64) -> Result<Begun, String> {
         match kind {
             FaultKind::Hsm { hsms, fault } => self.begin_at_hsms(hsms, fault).map(Begun::Hsms),
-            FaultKind::HsmLink { hsms, change } => Ok(begin_at_links(self.links_to_hsms(hsms), *change)),
-            FaultKind::Link { proxies, change } => Ok(begin_at_links(self.links(proxies, *change), *change)),
+            FaultKind::HsmLink { hsms, change } => {
+                Ok(Begun::Links(begin_at_links(self.links_to_hsms(hsms), *change)))
+            }
+            FaultKind::Link { proxies, change } => {
+                Ok(Begun::Links(begin_at_links(self.links(proxies, *change), *change)))
+            }
             FaultKind::DnsFailure => {
                 self.balancer.fail_dns();
                 Ok(Begun::Dns)
@@ -238,9 +243,11 @@ impl Stage {
                 let (hsms, proxies): (Vec<usize>, Vec<usize>) =
                     (in_zone(self.hsms.len()), in_zone(self.proxies.len()));
                 self.balancer.lose_zone(*zone);
+                // First of all, so that nobody hears the last words of what dies.
+                let cuts = begin_at_links(self.links_of_zone(&proxies, &hsms), LinkChange::Cut(Ways::Both));
                 self.proxies(&proxies).for_each(|proxy| proxy.crash());
                 let hsms = self.begin_at_hsms(&hsms, &HsmFault::Down)?;
-                Ok(Begun::Zone { zone: *zone, hsms, proxies })
+                Ok(Begun::Zone { zone: *zone, hsms, proxies, cuts })
             }
         }
     }
@@ -249,7 +256,7 @@ impl Stage {
         match begun {
             Begun::Nothing => {}
             Begun::Hsms(faults) => self.end_at_hsms(&faults),
-            Begun::Links(faults) => faults.iter().for_each(|(link, id)| link.end(*id)),
+            Begun::Links(faults) => end_at_links(&faults),
             Begun::Dns => self.balancer.restore_dns(),
             Begun::Stopped(proxies) => self.start_again(&proxies)?,
             Begun::Starved(proxies, factor) => self.processors(&proxies, |processor| processor.feed(factor)),
@@ -291,7 +298,8 @@ impl Stage {
                     self.connect_again().await?;
                 }
             }
-            Begun::Zone { zone, hsms, proxies } => {
+            Begun::Zone { zone, hsms, proxies, cuts } => {
+                end_at_links(&cuts);
                 self.balancer.restore_zone(zone);
                 self.end_at_hsms(&hsms);
                 self.start_again(&proxies)?;
@@ -351,9 +359,24 @@ impl Stage {
     }
 
     fn links_to_hsms(&self, hsms: &[usize]) -> Vec<Link> {
+        self.hsm_links_where(|_, hsm| hsms.contains(&hsm))
+    }
+
+    fn hsm_links_where(&self, wanted: impl Fn(usize, usize) -> bool) -> Vec<Link> {
         let Some(links) = &self.hsm_links else { return Vec::new() };
-        let pairs = (0..self.proxies.len()).flat_map(|proxy| hsms.iter().map(move |hsm| (proxy, *hsm)));
-        pairs.filter_map(|(proxy, hsm)| links.link(proxy, hsm).cloned()).collect()
+        let pairs =
+            (0..self.proxies.len()).flat_map(|proxy| (0..self.hsms.len()).map(move |hsm| (proxy, hsm)));
+        let wanted = pairs.filter(|(proxy, hsm)| wanted(*proxy, *hsm));
+        wanted.filter_map(|(proxy, hsm)| links.link(proxy, hsm).cloned()).collect()
+    }
+
+    /// Every link with an end at these proxies or HSMs.
+    fn links_of_zone(&self, proxies: &[usize], hsms: &[usize]) -> Vec<Link> {
+        let at = |links: &[Link], index: &usize| links.get(*index).cloned();
+        let fronts = proxies.iter().flat_map(|index| [at(&self.paths, index), at(&self.check_paths, index)]);
+        let mut links: Vec<Link> = fronts.flatten().collect();
+        links.extend(self.hsm_links_where(|proxy, hsm| proxies.contains(&proxy) || hsms.contains(&hsm)));
+        links
     }
 
     /// What counts the faults that have the proxies serve so.
@@ -545,6 +568,10 @@ impl Stage {
     }
 }
 
-fn begin_at_links(links: Vec<Link>, change: LinkChange) -> Begun {
-    Begun::Links(links.into_iter().map(|link| (link.clone(), link.begin(change.of_link()))).collect())
+fn begin_at_links(links: Vec<Link>, change: LinkChange) -> Vec<(Link, LinkFaultId)> {
+    links.into_iter().map(|link| (link.clone(), link.begin(change.of_link()))).collect()
+}
+
+fn end_at_links(faults: &[(Link, LinkFaultId)]) {
+    faults.iter().for_each(|(link, id)| link.end(*id));
 }
