@@ -131,6 +131,21 @@ fn a_host_that_never_answers_times_out_as_linux_does() {
 }
 
 #[test]
+fn a_listener_that_accepts_nothing_takes_as_many_connections_as_the_daemon_asks_for() {
+    world(|clock, network, listener, link| async move {
+        let _listening = listener;
+        let mut open = Vec::new();
+        // Linux takes one more than asked.
+        for _ in 0..=xks_proxy::server::BACKLOG {
+            open.push(network.connect(0, link.clone()).await.unwrap());
+            clock.sleep(RTT).await;
+        }
+        let another = tokio::time::timeout(ms(900), network.connect(0, link.clone())).await;
+        assert!(another.is_err());
+    });
+}
+
+#[test]
 fn dropped_syns_do_not_touch_open_connections() {
     world(|clock, network, mut listener, link| async move {
         let (mut client, mut server) = pair(&network, &mut listener, &link).await;
