@@ -5,9 +5,9 @@
 //! scenario with a section `[hsm_link]`; without one the HSMs are inside the proxies, as it were, and a call takes no
 //! way at all. Faults act on the [`Link`]s.
 
-use crate::net::latency::Latency;
-use crate::net::link::{Link, LinkSettings};
-use crate::net::packet::EachWay;
+use crate::net::histogram::Histogram;
+use crate::net::link::Link;
+use crate::net::settings::{Distribution, LinkFile};
 use crate::net::tcp::{Address, Network};
 use crate::streams::Streams;
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use sim_hsm::network::{
     self, ClientSettings, Connect, Endpoint, HaMode, NetworkHsm, Opening, ServerSettings, Transport,
     WhenDown, WhileDisconnected,
 };
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,17 +30,55 @@ pub const HSM_ADDRESSES_BEGIN: Address = 1_000_000;
 /// and no library may sleep through it.
 const TIME_MAX_MS: u64 = 600_000;
 
-/// The section `[hsm_link]`: a network between proxies and HSMs, and what the vendor's library does on it. Defaults are
-/// those of [`ClientSettings`] and [`ServerSettings`].
+/// The section `[hsm_link]`: a network between proxies and HSMs, and what the vendor's library does on it. What the line is
+/// like is said with the keys of `[link]`, from [`LinkFile`]; *there* is to the HSM. The other defaults are those of
+/// [`ClientSettings`] and [`ServerSettings`].
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HsmLinkFile {
     /// Round-trip time between a proxy and an HSM, 0 to 10,000 ms. Default 1: a neighbouring room.
     pub rtt_ms: f64,
-    /// Mean of the exponentially distributed extra delay of each segment, 0 to 10,000 ms. Default 0.1.
+    /// Spread of the latency of single packets, 0 to 10,000 ms; what it is depends on `distribution`. Default 0.1.
     pub jitter_ms: f64,
-    /// Share of segments lost, 0 to 1. Default 0.
+    /// As [`LinkFile::distribution`].
+    pub distribution: Distribution,
+    /// As [`LinkFile::latency_sigma`].
+    pub latency_sigma: f64,
+    /// As [`LinkFile::latency_file`].
+    pub latency_file: String,
+    /// As [`LinkFile::extra_there_ms`].
+    pub extra_there_ms: f64,
+    /// As [`LinkFile::extra_back_ms`].
+    pub extra_back_ms: f64,
+    /// As [`LinkFile::loss`].
     pub loss: f64,
+    /// As [`LinkFile::loss_there`].
+    pub loss_there: f64,
+    /// As [`LinkFile::loss_back`].
+    pub loss_back: f64,
+    /// As [`LinkFile::burst_p`].
+    pub burst_p: f64,
+    /// As [`LinkFile::burst_r`].
+    pub burst_r: f64,
+    /// As [`LinkFile::burst_loss_good`].
+    pub burst_loss_good: f64,
+    /// As [`LinkFile::burst_loss_bad`].
+    pub burst_loss_bad: f64,
+    /// As [`LinkFile::duplication`].
+    pub duplication: f64,
+    /// As [`LinkFile::reordering`].
+    pub reordering: f64,
+    /// As [`LinkFile::reordering_extra_ms`].
+    pub reordering_extra_ms: f64,
+    /// As [`LinkFile::bandwidth_there_mbps`].
+    pub bandwidth_there_mbps: f64,
+    /// As [`LinkFile::bandwidth_back_mbps`].
+    pub bandwidth_back_mbps: f64,
+    /// As [`LinkFile::queue_bytes`].
+    pub queue_bytes: u64,
+    /// What `latency_file` holds, once read.
+    #[serde(skip)]
+    pub measured: Option<Arc<Histogram>>,
     /// The library's sessions, each on a connection of its own to each HSM it uses, 1 to 1,024 for each proxy. Default 16.
     pub sessions_max: usize,
     /// Calls that may wait for one of those sessions, 1 to 65,536. Default 64.
@@ -105,10 +144,29 @@ pub enum DownManner {
 
 impl Default for HsmLinkFile {
     fn default() -> Self {
+        let line = LinkFile::default();
         Self {
             rtt_ms: 1.0,
             jitter_ms: 0.1,
-            loss: 0.0,
+            distribution: line.distribution,
+            latency_sigma: line.latency_sigma,
+            latency_file: line.latency_file,
+            extra_there_ms: line.extra_there_ms,
+            extra_back_ms: line.extra_back_ms,
+            loss: line.loss,
+            loss_there: line.loss_there,
+            loss_back: line.loss_back,
+            burst_p: line.burst_p,
+            burst_r: line.burst_r,
+            burst_loss_good: line.burst_loss_good,
+            burst_loss_bad: line.burst_loss_bad,
+            duplication: line.duplication,
+            reordering: line.reordering,
+            reordering_extra_ms: line.reordering_extra_ms,
+            bandwidth_there_mbps: line.bandwidth_there_mbps,
+            bandwidth_back_mbps: line.bandwidth_back_mbps,
+            queue_bytes: line.queue_bytes,
+            measured: None,
             sessions_max: 16,
             queue_max: 64,
             connect_timeout_ms: 5_000,
@@ -126,20 +184,42 @@ impl Default for HsmLinkFile {
 }
 
 impl HsmLinkFile {
-    /// Looks at every range. `hsms_per_proxy` is the topology's.
+    /// The keys that it shares with the section `[link]`.
+    pub fn line(&self) -> LinkFile {
+        LinkFile {
+            rtt_ms: self.rtt_ms,
+            jitter_ms: self.jitter_ms,
+            distribution: self.distribution,
+            latency_sigma: self.latency_sigma,
+            latency_file: self.latency_file.clone(),
+            extra_there_ms: self.extra_there_ms,
+            extra_back_ms: self.extra_back_ms,
+            loss: self.loss,
+            loss_there: self.loss_there,
+            loss_back: self.loss_back,
+            burst_p: self.burst_p,
+            burst_r: self.burst_r,
+            burst_loss_good: self.burst_loss_good,
+            burst_loss_bad: self.burst_loss_bad,
+            duplication: self.duplication,
+            reordering: self.reordering,
+            reordering_extra_ms: self.reordering_extra_ms,
+            bandwidth_there_mbps: self.bandwidth_there_mbps,
+            bandwidth_back_mbps: self.bandwidth_back_mbps,
+            queue_bytes: self.queue_bytes,
+            measured: self.measured.clone(),
+        }
+    }
+
+    /// Looks at every range, and reads the latency file, which is found relative to `directory`. `hsms_per_proxy` is the
+    /// topology's.
     ///
     /// # Errors
     /// Begins with the setting that is wrong, and says what would be right.
-    pub fn check(&self, hsms_per_proxy: usize) -> Result<(), String> {
-        for (name, value, most) in [
-            ("rtt_ms", self.rtt_ms, 10_000.0),
-            ("jitter_ms", self.jitter_ms, 10_000.0),
-            ("loss", self.loss, 1.0),
-        ] {
-            if !(0.0..=most).contains(&value) {
-                return Err(format!("{name} is between 0 and {most}, not {value}"));
-            }
-        }
+    pub fn check(&mut self, hsms_per_proxy: usize, directory: &Path) -> Result<(), String> {
+        let mut line = self.line();
+        line.check(directory)?;
+        self.measured = line.measured;
         for (name, value, most) in
             [("sessions_max", self.sessions_max, 1_024), ("queue_max", self.queue_max, 65_536)]
         {
@@ -160,11 +240,16 @@ impl HsmLinkFile {
                 return Err(format!("{name} is between {least} and {TIME_MAX_MS}, not {value}"));
             }
         }
-        if self.reconnect_max_ms < self.reconnect_initial_ms {
-            return Err(format!(
-                "reconnect_max_ms is at least reconnect_initial_ms = {}, not {}",
-                self.reconnect_initial_ms, self.reconnect_max_ms
-            ));
+        let (initial, max) = (self.reconnect_initial_ms, self.reconnect_max_ms);
+        if max < initial {
+            // Begins with the one that is not as it is by default.
+            return Err(if max == Self::default().reconnect_max_ms {
+                format!(
+                    "reconnect_initial_ms is at most reconnect_max_ms, by default {max}, not {initial}: give both"
+                )
+            } else {
+                format!("reconnect_max_ms is at least reconnect_initial_ms = {initial}, not {max}")
+            });
         }
         if self.ha_group != HaGroup::Off && hsms_per_proxy < 2 {
             return Err(
@@ -173,15 +258,6 @@ impl HsmLinkFile {
             );
         }
         Ok(())
-    }
-
-    fn link(&self) -> LinkSettings {
-        let milliseconds = |ms: f64| Duration::from_secs_f64(ms / 1_000.0);
-        LinkSettings {
-            latency: Latency::Exponential(milliseconds(self.jitter_ms)),
-            loss: EachWay::both(self.loss),
-            ..LinkSettings::fixed(milliseconds(self.rtt_ms))
-        }
     }
 
     fn client(&self) -> ClientSettings {
@@ -244,7 +320,10 @@ impl HsmLinks {
     ) -> Self {
         // A stream of its own for each pair, the same however many there are of the others.
         let link = |proxy: usize, hsm: usize| {
-            Link::new(settings.link(), streams.stream("hsm-link", ((proxy as u64) << 32) | hsm as u64))
+            Link::new(
+                settings.line().settings(),
+                streams.stream("hsm-link", ((proxy as u64) << 32) | hsm as u64),
+            )
         };
         let links =
             (0..proxies).map(|proxy| (0..appliances.len()).map(|hsm| link(proxy, hsm)).collect()).collect();
@@ -345,10 +424,10 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_both_sides() {
-        let file = HsmLinkFile::default();
+        let mut file = HsmLinkFile::default();
         assert_eq!(file.client(), ClientSettings::default());
         assert_eq!(file.server(256), ServerSettings::default());
-        assert_eq!(file.check(1), Ok(()));
+        assert_eq!(file.check(1, Path::new("")), Ok(()));
     }
 
     #[test]
@@ -357,16 +436,22 @@ mod tests {
         let check = |change: Change, per_proxy| {
             let mut file = HsmLinkFile::default();
             change(&mut file);
-            file.check(per_proxy)
+            file.check(per_proxy, Path::new(""))
         };
-        let changes: [(Change, &str); 6] = [
+        let changes: [(Change, &str); 9] = [
             (|it| it.loss = 1.1, "loss is between 0 and 1, not 1.1"),
             (|it| it.rtt_ms = f64::NAN, "rtt_ms is between 0 and 10000, not NaN"),
+            (|it| it.burst_p = 2.0, "burst_p is between 0 and 1, not 2"),
+            (|it| it.distribution = Distribution::Measured, "distribution = \"measured\" needs latency_file"),
             (|it| it.sessions_max = 0, "sessions_max is between 1 and 1024, not 0"),
             (|it| it.request_timeout_ms = 600_001, "request_timeout_ms is between 1 and 600000"),
             (
                 |it| it.reconnect_max_ms = 999,
                 "reconnect_max_ms is at least reconnect_initial_ms = 1000, not 999",
+            ),
+            (
+                |it| it.reconnect_initial_ms = 60_000,
+                "reconnect_initial_ms is at most reconnect_max_ms, by default 30000, not 60000",
             ),
             (|it| it.ha_group = HaGroup::RoundRobin, "ha_group needs several HSMs"),
         ];

@@ -1,7 +1,7 @@
 //! The section `[link]` of a scenario file: the link between KMS and each proxy.
 //!
 //! Place on the map: read and checked by [`scenario`](crate::scenario), turned into [`LinkSettings`] for
-//! [`world`](crate::world).
+//! [`world`](crate::world). The section `[hsm_link]` ([`hsm_link`](crate::hsm_link)) takes the same keys.
 
 use super::burst::GilbertElliott;
 use super::histogram::Histogram;
@@ -41,7 +41,7 @@ pub struct LinkFile {
     /// Loss in bursts, the model of Gilbert and Elliott: the chance, packet by packet, to go from the good state to the
     /// bad one, 0 to 1. Default 0: no bursts.
     pub burst_p: f64,
-    /// The chance to go back to the good one, 0 to 1; bursts have `1 / burst_r` packets on average. Default 0.5.
+    /// The chance to go back to the good one, above 0 to 1; bursts have `1 / burst_r` packets on average. Default 0.5.
     pub burst_r: f64,
     /// Share of packets lost in the good state, 0 to 1. Default 0.
     pub burst_loss_good: f64,
@@ -62,7 +62,7 @@ pub struct LinkFile {
     pub queue_bytes: u64,
     /// What `latency_file` holds, once read.
     #[serde(skip)]
-    measured: Option<Arc<Histogram>>,
+    pub(crate) measured: Option<Arc<Histogram>>,
 }
 
 /// How the latencies of single packets are distributed, in each direction.
@@ -148,6 +148,9 @@ impl LinkFile {
                 return Err(format!("{key} is between {from} and {to}, not {value}"));
             }
         }
+        if self.burst_r <= 0.0 {
+            return Err("burst_r is above 0 and at most 1: at 0 the first burst would never end".into());
+        }
         for (key, mbps) in [
             ("bandwidth_there_mbps", self.bandwidth_there_mbps),
             ("bandwidth_back_mbps", self.bandwidth_back_mbps),
@@ -172,6 +175,40 @@ impl LinkFile {
             _ => return Err("latency_file needs distribution = \"measured\" beside it".into()),
         };
         Ok(())
+    }
+
+    /// A key that changes nothing beside the others, in a message that begins with it. `is_given` says which keys are given,
+    /// by the section or by a fault that does the same.
+    pub fn without_effect(&self, is_given: impl Fn(&str) -> bool) -> Option<String> {
+        let shape = self.distribution;
+        let spreads =
+            matches!(shape, Distribution::Exponential | Distribution::Uniform | Distribution::Normal);
+        let bandwidth = is_given("bandwidth_there_mbps") || is_given("bandwidth_back_mbps");
+        let keys = [
+            (
+                "rtt_ms",
+                shape == Distribution::Measured,
+                "where latencies are measured: latency_file has the round trips",
+            ),
+            ("jitter_ms", !spreads, "with this distribution; give exponential, uniform or normal"),
+            ("latency_sigma", shape != Distribution::Lognormal, "without distribution = \"lognormal\""),
+            ("burst_r", !is_given("burst_p"), "without burst_p"),
+            ("burst_loss_bad", !is_given("burst_p"), "without burst_p"),
+            ("reordering_extra_ms", !is_given("reordering"), "without reordering, or a fault of that kind"),
+            (
+                "queue_bytes",
+                !bandwidth,
+                "without bandwidth_there_mbps, bandwidth_back_mbps, or a fault of kind bandwidth",
+            ),
+        ];
+        let (key, _, why) = keys.into_iter().find(|(key, idle, _)| *idle && is_given(key))?;
+        Some(format!("{key} has no effect {why}: remove it, or add what it needs"))
+    }
+
+    /// A round trip without jitter, in milliseconds; `None` where it is measured.
+    pub fn round_trip_ms(&self) -> Option<f64> {
+        (self.distribution != Distribution::Measured)
+            .then_some(self.rtt_ms + self.extra_there_ms + self.extra_back_ms)
     }
 
     /// For [`Link::new`](super::link::Link::new).
@@ -248,6 +285,7 @@ mod tests {
             ("loss = 1.5", "loss is between 0 and 1, not 1.5"),
             ("loss = nan", "loss is between"),
             ("burst_p = 2", "burst_p is between"),
+            ("burst_p = 0.1\nburst_r = 0", "burst_r is above 0"),
             ("queue_bytes = 100", "queue_bytes is between 1500"),
             ("bandwidth_back_mbps = 0.000001", "bandwidth_back_mbps is at least"),
             ("distribution = \"measured\"", "distribution = \"measured\" needs latency_file"),

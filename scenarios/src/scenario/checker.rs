@@ -230,10 +230,26 @@ impl Checker<'_> {
                 .map_err(|message| self.about(self.entry("expect", index), at, message))?;
             expectations.push(expectation);
         }
-        if let Some(link) = &raw.hsm_link {
-            link.check(hsms_per_proxy).map_err(|message| self.about(self.section("hsm_link"), 0, message))?;
+        if let Some(link) = &mut raw.hsm_link {
+            let checked = link.check(hsms_per_proxy, self.directory()).and_then(|()| {
+                let idle = link.line().without_effect(|key| self.is_written("hsm_link", key));
+                idle.map_or(Ok(()), Err)
+            });
+            checked.map_err(|message| self.about(self.section("hsm_link"), 0, message))?;
         }
         raw.kms.check().map_err(|message| self.about(self.section("kms"), 0, message))?;
+        self.in_time(&raw.link, &raw.proxy, &raw.kms)?;
+        let fault_gives = |key: &str| {
+            faults.iter().any(|fault| match &fault.kind {
+                FaultKind::Link { change: LinkChange::Bandwidth(_), .. } => key == "bandwidth_there_mbps",
+                FaultKind::Link { change: LinkChange::Reordering(_), .. } => key == "reordering",
+                _ => false,
+            })
+        };
+        if let Some(message) = raw.link.without_effect(|key| self.is_written("link", key) || fault_gives(key))
+        {
+            return Err(self.about(self.section("link"), 0, message));
+        }
         Ok(Scenario {
             name: name.to_owned(),
             text: self.place.text.to_owned(),

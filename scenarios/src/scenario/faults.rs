@@ -50,6 +50,8 @@ enum RawFaultKind {
     HsmPartition,
     HsmLatency,
     HsmLoss,
+    HsmIdleDrop,
+    HsmReset,
     Partition,
     Latency,
     Loss,
@@ -112,9 +114,10 @@ fn keys_of(kind: RawFaultKind) -> &'static [&'static str] {
         Kind::HsmLoss | Kind::Loss => &["target", "loss"],
         Kind::Bandwidth => &["target", "bandwidth_kbit_per_s"],
         Kind::Duplication | Kind::Reordering => &["target", "share"],
-        Kind::IdleDrop => &["target", "idle_s"],
+        Kind::HsmIdleDrop | Kind::IdleDrop => &["target", "idle_s"],
         Kind::HsmDown
         | Kind::HsmHang
+        | Kind::HsmReset
         | Kind::ConnectionReset
         | Kind::ConnectionRefused
         | Kind::SynDrop
@@ -377,6 +380,8 @@ fn kind(raw: &RawFault, around: &Around<'_>, name: &str) -> Result<FaultKind, St
         Kind::HsmPartition => hsm_link(LinkChange::Cut(way)),
         Kind::HsmLatency => hsm_link(LinkChange::Delay(extra()?)),
         Kind::HsmLoss => hsm_link(LinkChange::Loss(part("loss", raw.loss, "0.05")?)),
+        Kind::HsmIdleDrop => hsm_link(LinkChange::IdleDrop(seconds("idle_s", raw.idle_s, "20")?)),
+        Kind::HsmReset => hsm_link(LinkChange::Reset),
         Kind::Partition => link(LinkChange::Cut(way)),
         Kind::Latency => link(LinkChange::Delay(extra()?)),
         Kind::Loss => link(LinkChange::Loss(part("loss", raw.loss, "0.05")?)),

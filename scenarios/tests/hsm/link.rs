@@ -4,6 +4,7 @@
 use scenarios::clock::{self, Clock};
 use scenarios::hsm_link::{DownManner, HaGroup, HsmLinkFile, HsmLinks};
 use scenarios::net::fault::{LinkFault, LinkFaultId, Ways};
+use scenarios::net::settings::Distribution;
 use scenarios::net::tcp::Network;
 use scenarios::run;
 use scenarios::scenario::Scenario;
@@ -307,6 +308,53 @@ fn a_lossy_link_shows_as_tcp_shows_it() {
 }
 
 #[test]
+fn a_firewall_that_forgets_an_idle_session_costs_the_next_call_and_a_probe_keeps_it_awake() {
+    for (probe_interval_ms, answer) in [(0, TIMED_OUT), (10_000, Ok(()))] {
+        let settings = HsmLinkFile { probe_interval_ms, ..steady() };
+        world(&settings, async |world: World| {
+            let hsm = world.load(&[0]);
+            assert_eq!(asked(&hsm, PATIENCE).await, (Ok(()), ms(35)));
+            let firewall = LinkFault::IdleFirewall { idle: Duration::from_secs(30) };
+            world.links.link(0, 0).unwrap().begin(firewall);
+            world.clock.sleep(Duration::from_secs(100)).await;
+            assert_eq!(asked(&hsm, PATIENCE).await.0, answer);
+        });
+    }
+}
+
+#[test]
+fn a_middlebox_that_resets_fails_each_call_at_once_until_the_library_connects_again() {
+    world(&steady(), async |world: World| {
+        let hsm = world.load(&[0]);
+        assert_eq!(asked(&hsm, PATIENCE).await, (Ok(()), ms(35)));
+        let link = world.links.link(0, 0).unwrap();
+        let resets = link.begin(LinkFault::Reset { share: 1.0 });
+        assert_eq!(asked(&hsm, PATIENCE).await, (GONE, ms(5)));
+        link.end(resets);
+        assert_eq!(asked(&hsm, PATIENCE).await, (GONE, ms(0)));
+        world.clock.sleep(ms(1_050)).await;
+        assert_eq!(asked(&hsm, PATIENCE).await, (Ok(()), ms(15)));
+    });
+}
+
+#[test]
+fn the_line_to_the_hsms_takes_every_setting_of_a_line() {
+    let settings = HsmLinkFile {
+        extra_there_ms: 4.0,
+        bandwidth_back_mbps: 1.0,
+        distribution: Distribution::Fixed,
+        ..steady()
+    };
+    world(&settings, async |world: World| {
+        let hsm = world.load(&[0]);
+        let (answer, took) = asked(&hsm, PATIENCE).await;
+        assert_eq!(answer, Ok(()));
+        // Three round trips, each 4 ms longer, and the answers' bytes at a megabit per second.
+        assert!((ms(35 + 12 + 1)..ms(35 + 12 + 4)).contains(&took), "{took:?}");
+    });
+}
+
+#[test]
 fn a_process_that_dies_gives_its_sessions_back_and_the_next_opens_its_own() {
     let settings = HsmLinkFile { when_down: DownManner::Silent, ..steady() };
     world(&settings, async |world: World| {
@@ -367,4 +415,29 @@ fn a_silent_member_costs_a_librarys_group_seconds_and_the_proxys_own_next_to_not
     // Until a connection that cannot be made is given up after 5 s, or an answer that does not come after 10 s.
     assert!((40..110).contains(&of_the_library), "{of_the_library}");
     assert!(of_the_proxy * 10 < of_the_library, "{of_the_proxy} of {of_the_library}");
+}
+
+#[test]
+fn an_idle_firewall_and_resets_before_the_hsms_can_be_scheduled() {
+    let fault = |kind: &str| {
+        let fault = format!("[[fault]]\nkind = \"{kind}\"\nfrom_s = 40\nto_s = 110\n");
+        s3(&format!("[hsm_link]\nprobe_interval_ms = 0\n{fault}"))
+    };
+    let (none, ..) = s3("[hsm_link]\nprobe_interval_ms = 0\n");
+    let (forgotten, ..) = fault("hsm-idle-drop\"\nidle_s = 1\ntarget = \"all");
+    let (reset, ..) = fault("hsm-reset");
+    assert_eq!(none, 0);
+    assert!(forgotten > 0 && reset > 100, "{forgotten} forgotten, {reset} reset");
+}
+
+#[test]
+fn the_hsm_of_a_lost_zone_is_silent_and_not_closed() {
+    let lost = |kind: &str| {
+        let fault = format!("[[fault]]\nkind = \"{kind}\nfrom_s = 40\nto_s = 110\n");
+        let zones = "[topology]\nproxies = 2\nhsms = 2\nzones = 2\nhsms_per_proxy = 2\n";
+        s3(&format!("{zones}[hsm_link]\nha_group = \"round-robin\"\n{fault}"))
+    };
+    let (down, ..) = lost("hsm-down\"\ntarget = [0]");
+    let (zone, ..) = lost("zone-loss\"\nzone = 0");
+    assert!(zone > down + 20, "{zone} with the zone, {down} with the HSM");
 }
