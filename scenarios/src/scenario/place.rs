@@ -28,6 +28,10 @@ impl Place<'_> {
         if message.contains("string, expected") || message.contains("string values must be quoted") {
             return self.at(offset, format!("{}({message})", self.unquoted(offset)));
         }
+        if message == "duplicate key" {
+            let key = span.and_then(|span| self.text.get(span)).unwrap_or_default();
+            return self.at(offset, format!("the key {key} is there twice: remove one of the two"));
+        }
         self.at(offset, unknown(&message).unwrap_or(message))
     }
 
@@ -54,8 +58,10 @@ fn in_plain_words(message: &str) -> String {
         ("expected a string", "expected text in quotation marks"),
         ("expected a boolean", "expected true or false"),
     ];
+    // How it was read, of a number that fits nothing smaller.
+    let message = message.replace(" as i128", "").replace(" as u128", "");
     let found = types.into_iter().find_map(|(name, words)| Some((message.strip_suffix(name)?, words)));
-    found.map_or_else(|| message.to_owned(), |(before, words)| format!("{before}{words}"))
+    found.map(|(before, words)| format!("{before}{words}")).unwrap_or(message)
 }
 
 /// A serde message about an unknown key or value, told with the nearest known one before the list of all.
