@@ -4,7 +4,7 @@ use super::faults::RawFault;
 use super::place::{Place, among};
 use super::sections::{HsmFile, LoadBalancerFile, ProxyFile, Topology};
 use super::{Expectation, Scenario, ScenarioError, expectation, faults};
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind, LinkChange};
 use crate::hsm_link::HsmLinkFile;
 use crate::kms::settings::KmsSettings;
 use crate::net::settings::LinkFile;
@@ -144,20 +144,18 @@ impl Checker<'_> {
         }
         let duration = Duration::from_secs_f64(duration_s);
         self.ranges(&mut raw)?;
-        for (section, key, ms) in
-            [("link", "rtt_ms", raw.link.rtt_ms), ("hsm", "service_ms", raw.hsm.service_ms)]
-        {
-            // A default may be longer than a run of microseconds; who writes such a thing means something else.
-            let written = self.section(section).is_some_and(|table| table.get(key).is_some());
-            if written && ms / 1_000.0 >= duration_s {
-                let message = format!(
-                    "{key} = {ms} is as long as the run or longer, {duration_s} s: no call would ever end; give a longer \
-                     duration_s"
-                );
-                return Err(self.about(self.section(section), 0, message));
-            }
+        self.within_run(&raw, duration_s)?;
+        let Topology { proxies, hsms, hsms_per_proxy, zones, .. } = raw.topology;
+        if zones > proxies {
+            return Err(self.about(
+                self.section("topology"),
+                0,
+                format!(
+                    "zones = {zones} is more than proxies = {proxies}: the load balancer's address in a zone without one \
+                     would lead nowhere"
+                ),
+            ));
         }
-        let Topology { hsms, hsms_per_proxy, .. } = raw.topology;
         if hsms_per_proxy > hsms {
             return Err(self.about(
                 self.section("topology"),
@@ -268,6 +266,58 @@ impl Checker<'_> {
             faults,
             expectations,
         })
+    }
+
+    /// No time that a call takes is as long as the run.
+    fn within_run(&self, raw: &Raw, duration_s: f64) -> Result<(), ScenarioError> {
+        let mut times = vec![("hsm", "service_ms", raw.hsm.service_ms)];
+        let hsm_line = raw.hsm_link.as_ref().map(HsmLinkFile::line);
+        for (section, line) in [("link", Some(&raw.link)), ("hsm_link", hsm_line.as_ref())] {
+            let Some(line) = line else { continue };
+            times.extend([
+                (section, "rtt_ms", line.rtt_ms),
+                (section, "jitter_ms", line.jitter_ms),
+                (section, "extra_there_ms", line.extra_there_ms),
+                (section, "extra_back_ms", line.extra_back_ms),
+            ]);
+        }
+        for (section, key, ms) in times {
+            // A default may be longer than a run of microseconds; who writes such a thing means something else.
+            if self.is_written(section, key) && ms / 1_000.0 >= duration_s {
+                let message = format!(
+                    "{key} = {ms} is as long as the run or longer, {duration_s} s: no call would ever end; give a longer \
+                     duration_s"
+                );
+                return Err(self.about(self.section(section), 0, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the file itself asks for can be answered within KMS's patience.
+    #[expect(clippy::cast_precision_loss, reason = "at most 60,000")]
+    fn in_time(&self, link: &LinkFile, proxy: &ProxyFile, kms: &KmsSettings) -> Result<(), ScenarioError> {
+        let patience_ms = kms.patience_ms as f64;
+        let ways = ["rtt_ms", "extra_there_ms", "extra_back_ms"];
+        let key = ways.into_iter().find(|key| self.is_written("link", key));
+        if let (Some(key), Some(ms)) = (key, link.round_trip_ms())
+            && ms >= patience_ms
+        {
+            let message = format!(
+                "{key} makes a round trip of {ms} ms, and KMS waits {patience_ms} (patience_ms in [kms]): no call would ever \
+                 be answered in time"
+            );
+            return Err(self.about(self.section("link"), 0, message));
+        }
+        let deadline_ms = proxy.deadline_ms;
+        if self.is_written("proxy", "deadline_ms") && deadline_ms > patience_ms {
+            let message = format!(
+                "deadline_ms is at most what KMS waits, patience_ms = {patience_ms} in [kms], not {deadline_ms}: later \
+                 answers reach nobody"
+            );
+            return Err(self.about(self.section("proxy"), 0, message));
+        }
+        Ok(())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of at most 65,536")]

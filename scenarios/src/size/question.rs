@@ -129,6 +129,11 @@ impl Question {
         let whole = |number: usize| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
         put(&mut table, "topology", "hsms", whole(hsms));
         put(&mut table, "topology", "proxies", whole(proxies));
+        // No zone without a proxy.
+        let zones = table.get("topology").and_then(|it| it.get("zones")).and_then(Value::as_integer);
+        if zones.and_then(|zones| usize::try_from(zones).ok()).is_some_and(|zones| zones > proxies) {
+            put(&mut table, "topology", "zones", whole(proxies));
+        }
         // A proxy that cannot fail over is lost with its HSM.
         put(&mut table, "topology", "hsms_per_proxy", whole(hsms.min(HSMS_PER_PROXY_MAX)));
         put(&mut table, "hsm", "sessions_max", whole(sessions));
