@@ -89,6 +89,15 @@ impl Question {
         for key in ["fault", "expect"] {
             table.remove(key);
         }
+        // What only a fault made use of goes with it.
+        if let Some(link) = table.get_mut("link").and_then(Value::as_table_mut) {
+            if !link.contains_key("bandwidth_there_mbps") && !link.contains_key("bandwidth_back_mbps") {
+                link.remove("queue_bytes");
+            }
+            if !link.contains_key("reordering") {
+                link.remove("reordering_extra_ms");
+            }
+        }
         let seeds: Vec<u64> = seeds.collect();
         let question =
             Self { table, name: scenario.name.clone(), down, duration_s, most, slo, seeds, command };
@@ -244,4 +253,23 @@ pub fn load(rate_per_s: f64) -> Result<Scenario, String> {
     }
     Scenario::parse("size", "", &text)
         .map_err(|_| format!("--rate {rate_per_s}: it is above 0 and at most {quota}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_smaller_world_without_faults_does_not_know_is_left_out() {
+        let text = "title = \"x\"\nduration_s = 100\n[topology]\nzones = 2\n[link]\nqueue_bytes = 9000\n\
+                    reordering_extra_ms = 3\n[[fault]]\nkind = \"bandwidth\"\nbandwidth_kbit_per_s = 9\nfrom_s = 1\n\
+                    [[fault]]\nkind = \"reordering\"\nshare = 0.1\nfrom_s = 1\n";
+        let scenario = Scenario::parse("x", "x.toml", text).unwrap();
+        let most = Configuration { hsms: 2, proxies: 2, sessions: 4 };
+        let terms =
+            Terms { down: 1, duration_s: 40, most, slo: Vec::new(), seeds: 1..2, command: String::new() };
+        let question = Question::new(&scenario, terms).unwrap();
+        let zones = |proxies| question.scenario(Configuration { proxies, ..most }).unwrap().topology.zones;
+        assert_eq!((zones(1), zones(2)), (1, 2));
+    }
 }
