@@ -128,7 +128,8 @@ pub enum FaultKind {
         /// Requests per second.
         rate_per_s: f64,
     },
-    /// An availability zone is gone: its proxies, its HSMs and its address of the load balancer.
+    /// An availability zone is gone: its proxies, its HSMs and its address of the load balancer. Nobody is told: what is sent
+    /// there vanishes. Only where no network lies before the HSMs, the proxies' libraries know of their loss at once.
     ZoneLoss {
         /// Which.
         zone: usize,

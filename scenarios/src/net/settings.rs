@@ -17,7 +17,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkFile {
-    /// Round-trip time, 0 to 10,000 ms. Default 10; AWS advises at most 35.
+    /// Round-trip time, 0 to 10,000 ms, and with what the ways take longer less than KMS waits. Default 10; AWS advises at
+    /// most 35.
     pub rtt_ms: f64,
     /// Spread of the latency of single packets, 0 to 10,000 ms; what it is depends on `distribution`. Default 0.5.
     pub jitter_ms: f64,
@@ -299,6 +300,38 @@ mod tests {
             assert!(error.starts_with(message), "{text}: {error}");
         }
         assert!(read("distribution = \"gauss\"", Path::new("")).unwrap_err().contains("`normal`"));
+    }
+
+    #[test]
+    fn a_key_that_changes_nothing_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("wan.txt"), "12.5 100\n").unwrap();
+        let measured = "distribution = \"measured\"\nlatency_file = \"wan.txt\"";
+        for (text, idle) in [
+            (format!("{measured}\nrtt_ms = 3"), Some("rtt_ms")),
+            (format!("{measured}\njitter_ms = 3"), Some("jitter_ms")),
+            (format!("{measured}\nloss = 0.1"), None),
+            ("distribution = \"lognormal\"\njitter_ms = 1".into(), Some("jitter_ms")),
+            ("distribution = \"lognormal\"\nlatency_sigma = 1".into(), None),
+            ("distribution = \"normal\"\njitter_ms = 1".into(), None),
+            ("latency_sigma = 1".into(), Some("latency_sigma")),
+            ("burst_r = 0.1".into(), Some("burst_r")),
+            ("burst_loss_bad = 0.5".into(), Some("burst_loss_bad")),
+            // A sweep may begin at 0.
+            ("burst_p = 0\nburst_r = 0.1\nburst_loss_bad = 0.5".into(), None),
+            ("reordering_extra_ms = 1".into(), Some("reordering_extra_ms")),
+            ("queue_bytes = 9000".into(), Some("queue_bytes")),
+            ("queue_bytes = 9000\nbandwidth_back_mbps = 1".into(), None),
+        ] {
+            let file = read(&text, directory.path()).unwrap();
+            let keys: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+            let message = file.without_effect(|key| keys.contains(&key));
+            assert_eq!(
+                message.as_deref().and_then(|says| says.split(' ').next()),
+                idle,
+                "{text}: {message:?}"
+            );
+        }
     }
 
     #[test]

@@ -8,10 +8,10 @@
 //! frame; immediate and delayed acknowledgements as far as they show in measured round trips; retransmission after the
 //! time-out of RFC 6298 with a floor of 200 ms for the variance, doubling up to 120 s; tail loss probes and loss
 //! detection by time of RFC 8985; slow start, congestion avoidance and recovery as far as they cost round trips;
-//! head-of-line blocking; a FIN when a process stops or dies and a reset for what is sent to it later or was left
-//! unread; ETIMEDOUT when nobody answers for fifteen doublings, of which the other end learns nothing. Not modelled:
-//! Nagle's algorithm (HTTP implementations turn it off), pacing, keep-alive probes, the timers' granularity of 1 to
-//! 4 ms, undoing a window narrowed for nothing.
+//! head-of-line blocking; an acknowledgement for each copy that arrives; a FIN when a process stops or dies and a reset
+//! for what is sent to it later or was left unread; ETIMEDOUT when nobody answers for fifteen doublings, of which the
+//! other end learns nothing. Not modelled: Nagle's algorithm (HTTP implementations turn it off), pacing, keep-alive
+//! probes, the timers' granularity of 1 to 4 ms, undoing a window narrowed for nothing.
 
 mod connection;
 mod handshake;

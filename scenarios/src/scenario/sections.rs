@@ -18,7 +18,7 @@ pub struct Topology {
     pub hsms_per_proxy: usize,
     /// TLS between KMS and the proxies. Default 1.3, as KMS would choose.
     pub tls: TlsVersion,
-    /// Availability zones, 1 to 6: proxy *i* and HSM *i* stand in zone *i* modulo this, and the load balancer has an address
+    /// Availability zones, 1 to 6 and at most `proxies`: proxy *i* and HSM *i* stand in zone *i* modulo this, and the load balancer has an address
     /// in each. Default 1.
     pub zones: usize,
 }
@@ -90,7 +90,7 @@ impl Default for LoadBalancerFile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProxyFile {
-    /// A request is answered within this time, 10 to 10,000 ms. Default 150.
+    /// A request is answered within this time, 10 to 10,000 ms and at most `patience_ms` in `[kms]`. Default 150.
     pub deadline_ms: f64,
     /// Requests worked on at once, 1 to 65,536. Default 256.
     pub in_flight_max: usize,
