@@ -56,8 +56,12 @@ pub struct ServiceFigures {
     back: Option<Duration>,
     /// When the last such request came in.
     last_success: Option<Duration>,
-    /// What tells whether that was a recovery.
-    spell: Spell,
+    /// What tells whether that was a recovery: the requests that got their key from KMS, and all that succeeded. Where few
+    /// requests need KMS the former say it soon; what a stopped instance or an API server refuses only the latter can.
+    spells: [Spell; 2],
+    /// A request failed that came in once every fault was over; and one succeeded that proves something.
+    failed_after_all: bool,
+    served_after_all: bool,
     /// What its users saw.
     pub errors: BTreeMap<(&'static str, Option<KmsFailureKey>), (u64, Duration)>,
     /// Successes per bucket.
@@ -83,13 +87,11 @@ pub struct ServiceFigures {
 struct Spell {
     /// How many faults had begun by its beginning.
     faults: usize,
-    /// The service had recovered by then.
-    was_well: bool,
     /// Requests from the first that failed to the last.
     requests: u64,
     /// Those of them that failed.
     failures: u64,
-    /// Requests since the last that failed; before the first, all.
+    /// Requests since the last that failed, of those that count; before the first, all.
     good: u64,
 }
 
@@ -101,7 +103,7 @@ impl Spell {
     /// a second without a failure no recovery.
     fn is_over(&self) -> bool {
         if self.failures == 0 {
-            return self.was_well;
+            return true;
         }
         let failing = ratio(self.failures, self.requests);
         #[expect(clippy::cast_precision_loss, reason = "counts of requests fit a double")]
@@ -113,8 +115,8 @@ impl Spell {
     /// A request has ended that came in when so many faults had begun.
     fn take(&mut self, faults: usize, failed: bool) {
         // Another fault has a share of its own, unless the one before is not over yet.
-        if faults > self.faults && (self.failures == 0 || self.is_over()) {
-            *self = Self { faults, was_well: self.failures > 0 || self.was_well, ..Self::default() };
+        if faults > self.faults && self.is_over() {
+            *self = Self { faults, ..Self::default() };
         }
         if failed {
             self.requests += if self.failures == 0 { 1 } else { self.good + 1 };
@@ -486,13 +488,20 @@ impl ServiceFigures {
     fn take(&mut self, bucket: usize, when: When, outcome: ServiceOutcome) {
         let When { at, took, in_fault, faults, over } = when;
         self.requests += 1;
-        self.spell.take(faults, matches!(outcome, ServiceOutcome::Failed { .. }));
+        let (failed, by_kms) =
+            (matches!(outcome, ServiceOutcome::Failed { .. }), outcome == ServiceOutcome::ServedByKms);
+        let [of_kms, of_all] = &mut self.spells;
+        if failed || by_kms {
+            of_kms.take(faults, failed);
+        }
+        of_all.take(faults, failed);
         if in_fault {
             self.during_faults.0 += 1;
         }
         match outcome {
             ServiceOutcome::Failed { visible, kms, .. } => {
                 self.failures += 1;
+                self.failed_after_all |= over;
                 if in_fault {
                     self.during_faults.1 += 1;
                 }
@@ -513,7 +522,7 @@ impl ServiceFigures {
                 count_in(&mut self.failed, bucket);
                 return;
             }
-            ServiceOutcome::ServedByKms => self.succeeded(at),
+            ServiceOutcome::ServedByKms => self.succeeded(at, over),
             ServiceOutcome::ServedFromCache => {
                 self.from_cache += 1;
                 count_in(&mut self.cached, bucket);
@@ -522,7 +531,7 @@ impl ServiceFigures {
                 self.from_held_key += 1;
                 count_in(&mut self.held, bucket);
                 if over {
-                    self.succeeded(at);
+                    self.succeeded(at, over);
                 }
             }
         }
@@ -530,17 +539,20 @@ impl ServiceFigures {
     }
 
     /// A success that proves something.
-    fn succeeded(&mut self, at: Duration) {
+    fn succeeded(&mut self, at: Duration, over: bool) {
+        self.served_after_all |= over;
         self.last_success = self.last_success.max(Some(at));
         if self.last_failure.is_some_and(|last| at > last) {
             self.back = Some(self.back.map_or(at, |back| back.min(at)));
         }
     }
 
-    /// When the service recovered: the first request after the last failure that proves something, if so many have succeeded
-    /// since that it is no chance. `None` if it never failed, or has not recovered.
+    /// When the service recovered: the first request after the last failure that proves something, if nothing has failed since
+    /// the faults were over, or so many have succeeded since that it is no chance. `None` if it never failed, or has not
+    /// recovered.
     pub fn recovered(&self) -> Option<Duration> {
-        self.back.filter(|_| self.spell.is_over())
+        let ended_with_the_faults = self.served_after_all && !self.failed_after_all;
+        self.back.filter(|_| ended_with_the_faults || self.spells.iter().any(Spell::is_over))
     }
 
     /// What its users saw, most frequent first.
@@ -762,8 +774,37 @@ mod tests {
         let ends = (fed.0.first_failure, fed.0.last_failure, fed.0.recovered());
         assert_eq!(ends, (Some(s(2)), Some(s(5)), Some(s(7))));
         fed.take(8, 0, false, &failed());
-        (0..400).for_each(|_| fed.take(9, 0, true, &ServiceOutcome::ServedByHeldKey));
+        (0..100).for_each(|_| fed.take(9, 0, true, &ServiceOutcome::ServedByHeldKey));
         assert_eq!(fed.0.recovered(), Some(s(9)));
+    }
+
+    /// Two failures in a minute, and none since the fault is over: its end is their end, though few requests tell.
+    #[test]
+    fn what_fails_rarely_and_no_more_after_the_fault_has_recovered() {
+        let fed = |last_is_over| {
+            let mut fed = Fed::new();
+            for second in 2..5 {
+                (0..100).for_each(|_| fed.take(second, 0, false, &ServiceOutcome::ServedByKms));
+                fed.take(second, 0, second == 4 && last_is_over, &failed());
+            }
+            fed.take(6, 0, true, &ServiceOutcome::ServedByKms);
+            fed.0.recovered()
+        };
+        assert_eq!((fed(false), fed(true)), (Some(Duration::from_secs(6)), None));
+    }
+
+    /// A table whose key is cached needs KMS once in hundreds of requests: those few tell, and the many need not be waited for.
+    #[test]
+    fn where_few_requests_need_kms_they_tell_of_the_recovery() {
+        let mut fed = Fed::new();
+        for second in 2..5 {
+            (0..1_000).for_each(|_| fed.take(second, 0, false, &ServiceOutcome::ServedFromCache));
+            fed.take(second, 0, false, &failed());
+        }
+        (0..1_000).for_each(|_| fed.take(6, 0, true, &ServiceOutcome::ServedFromCache));
+        assert_eq!(fed.0.recovered(), None);
+        fed.take(7, 0, true, &ServiceOutcome::ServedByKms);
+        assert_eq!(fed.0.recovered(), Some(Duration::from_secs(7)));
     }
 
     /// It failed late: a request that came in after it has been served already, and that is a recovery.
