@@ -51,8 +51,8 @@ pub struct ServiceFigures {
     /// When the last failed request came in.
     pub last_failure: Option<Duration>,
     /// When the first request came in that got its key from KMS after the last failure, or that a held key served once every
-    /// fault was over. A cached key proves nothing, nor does a held one before: they work during the outage too. A request that fails while others that came after it have succeeded
-    /// already moves this to the last of them at first.
+    /// fault was over. A cached key proves nothing, nor does a held one before: they work during the outage too. A request that
+    /// fails while others that came after it have succeeded already moves this to the last of them at first.
     back: Option<Duration>,
     /// When the last such request came in.
     last_success: Option<Duration>,

@@ -93,7 +93,8 @@ pub struct ServiceResult {
     /// How long after the first fault's beginning that was.
     pub failed_after_fault_ms: Option<u64>,
     /// When the first request came in that got its key from KMS after the last failure, or that a held key served once every
-    /// fault was over; `None` if it never failed or never recovered.
+    /// fault was over. `None` if it never failed or has not recovered: unless nothing failed since the faults were over, so many
+    /// requests must have succeeded since that it is a chance of less than one in a thousand.
     pub recovered_ms: Option<u64>,
     /// How long after the last fault's end it recovered.
     pub recovered_after_fault_ms: Option<u64>,

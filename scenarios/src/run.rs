@@ -139,6 +139,8 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
             }
         })
         .collect();
+    // What the alarms say is of the part that has run.
+    let end = interrupted_at.unwrap_or(scenario.duration);
     let mut assumptions: Vec<String> =
         scenario.services.iter().flat_map(crate::services::ServiceSettings::assumptions).collect();
     assumptions.extend(scenario.kms.assumptions());
@@ -185,8 +187,8 @@ fn fold(scenario: &Scenario, seed: u64, command: &str, hsm: &str, remains: Remai
             .min()
             .map(milliseconds),
         world: world_result(scenario),
-        console: console(&cloudwatch, connection, scenario.duration),
-        alarms: alarms(&cloudwatch, span.map(|(begins, _)| begins), scenario.duration),
+        console: console(&cloudwatch, connection, end),
+        alarms: alarms(&cloudwatch, span.map(|(begins, _)| begins), end),
         invariants: invariants::checks(&violations, interrupted_at.is_none()),
         expectations: Vec::new(),
         assumptions,

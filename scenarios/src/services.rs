@@ -190,7 +190,7 @@ pub struct ServiceContext {
 /// What a report says about a service besides its requests. Empty where there is nothing to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Narrative {
-    /// What went on working during the worst fault, and why.
+    /// What went on working during the faults, and why.
     pub kept_working: String,
     /// What outlives the outage.
     pub lasting_damage: String,
@@ -214,7 +214,7 @@ trait Service: Parameters {
         self.ranges().done()
     }
     fn model(&self, desk: Rc<Desk>, draws: &mut Draws) -> Rc<dyn Model>;
-    fn kept_working(&self, worst: &WindowTally) -> String;
+    fn kept_working(&self, during: &WindowTally) -> String;
     /// What outlives the outage, besides what is counted as lost or left to do.
     fn lasting_damage(&self, _stats: &ServiceStats, _aftermath: &Aftermath) -> String {
         String::new()
@@ -269,7 +269,14 @@ impl ServiceSettings {
 
     /// Whether every parameter is in its range; the error says which is not, and what to write instead.
     pub fn check(&self) -> Result<(), SettingsError> {
-        self.service().check()
+        let service = self.service();
+        service.check()?;
+        if service.load().sdk_attempts_max > 1 && !service.users_call_it_by_sdk() {
+            let problem =
+                "has no effect: its users come by no AWS SDK that would try again; remove it".into();
+            return Err(SettingsError { kind: self.name(), key: "sdk_attempts_max", problem });
+        }
+        Ok(())
     }
 
     /// The modelling assumptions behind this service, such as `MA-D15: S3 keeps a bucket key for 300 s …`.

@@ -243,6 +243,22 @@ fn a_run_that_is_ended_early_tells_what_was_seen_and_judges_what_has_come() {
     }
 }
 
+/// What rings when a run is ended early has rung until then. Once the report had it ring to the end that the run never came to.
+#[test]
+fn an_alarm_of_a_run_that_is_ended_early_rings_no_longer_than_the_run() {
+    let toml = format!("{CALM}[topology]\ntls = \"1.3\"\n[proxy]\ncertificate_days = 5\n");
+    let scenario = Scenario::parse("canary", "canary.toml", &toml).unwrap();
+    let mut options = Options::new(3);
+    let interrupted = Arc::clone(&options.interrupted);
+    options.progress = Some(Box::new(move |now| {
+        interrupted.store(now >= Duration::from_secs(7), Ordering::Relaxed);
+    }));
+    let result = run::run(&scenario, &options, "", "").unwrap().result;
+    assert_eq!(result.interrupted_at_ms, Some(7_000));
+    let alarm = result.alarms.iter().find(|alarm| alarm.name == "certificate-expiry").unwrap();
+    assert_eq!((alarm.rang_at_ms, alarm.rang_for_ms), (Some(0), 7_000));
+}
+
 #[test]
 fn a_client_that_is_refused_behind_its_handshake_has_lost_its_connection() {
     let demanded = |tls: &str| {

@@ -65,14 +65,24 @@ pub(super) fn check(
         ("failures_after_faults_max", expectation.failures_after_faults_max),
         ("connections_after_faults_min", expectation.connections_after_faults_min),
     ] {
-        if value.is_some_and(|value| !(0.0..=1.0).contains(&value)) {
-            return Err(format!("{key} is a share between 0 and 1"));
+        if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
+            return Err(format!("{key} is a share between 0 and 1, not {value}"));
         }
     }
     for (key, value) in [("lost_min", expectation.lost_min), ("left_to_do_min", expectation.left_to_do_min)] {
-        if value.is_some_and(|value| !(1..=COUNT_MAX).contains(&value)) {
-            return Err(format!("{key} is between 1 and {COUNT_MAX}"));
+        if let Some(value) = value.filter(|value| !(1..=COUNT_MAX).contains(value)) {
+            return Err(format!("{key} is between 1 and {COUNT_MAX}, not {value}"));
         }
+    }
+    let of_all = [
+        ("calls_failed_during_faults_min", expectation.calls_failed_during_faults_min),
+        ("connections_after_faults_min", expectation.connections_after_faults_min),
+        ("latency_p99_max_ms", expectation.latency_p99_max_ms),
+    ];
+    if expectation.service.is_some()
+        && let Some((key, _)) = of_all.iter().find(|(_, value)| value.is_some())
+    {
+        return Err(format!("{key} is about the proxy calls of all services together: remove service"));
     }
     let after_faults = [
         ("recovered_within_s", expectation.recovered_within_s),
@@ -93,6 +103,20 @@ pub(super) fn check(
             ));
         }
         _ => {}
+    }
+    if let (Some(least), Some(end)) = (expectation.recovered_after_s_min, last_fault_ends) {
+        let left_s = duration.saturating_sub(end).as_secs_f64();
+        if least >= left_s {
+            return Err(format!(
+                "recovered_after_s_min = {least} is more than the {left_s} s that are left of the run after the last fault: \
+                 give a longer duration_s"
+            ));
+        }
+        if let Some(most) = expectation.recovered_within_s.filter(|most| *most < least) {
+            return Err(format!(
+                "recovered_after_s_min = {least} is above recovered_within_s = {most}: nothing can be both"
+            ));
+        }
     }
     if let Some(key) = named(after_faults.get(2..).unwrap_or_default())
         && last_fault_ends.is_some_and(|end| end + settle >= duration)
@@ -128,8 +152,8 @@ pub(super) fn check(
         ("latency_p99_max_ms", expectation.latency_p99_max_ms, 60_000.0),
         ("amplification_min", expectation.amplification_min, 1_000.0),
     ] {
-        if value.is_some_and(|value| !(0.0..=most).contains(&value)) {
-            return Err(format!("{key} is between 0 and {most}"));
+        if let Some(value) = value.filter(|value| !(0.0..=most).contains(value)) {
+            return Err(format!("{key} is between 0 and {most}, not {value}"));
         }
     }
     Ok(())

@@ -202,12 +202,13 @@ pub(super) fn check(raw: &RawFault, around: &Around<'_>) -> Result<Vec<Fault>, S
         // As sums of floating-point numbers go.
         if needed_s > length_s + 1e-6 {
             return Err(format!(
-                "{}: {} take {needed_s} s to be deployed one after the other{}, and the fault lasts {length_s} s: let it end at \
-                 {} s or later{}",
+                "{}: {} take {} s to be deployed one after the other{}, and the fault lasts {} s: let it end at {} s or later{}",
                 if raw.to_s.is_some() { "to_s" } else { "from_s" },
                 count_of(around.topology.proxies, "proxy", "proxies"),
+                seconds(needed_s),
                 if drain.is_zero() { "" } else { ", until each passes its checks again" },
-                raw.from_s + needed_s,
+                seconds(length_s),
+                seconds(raw.from_s + needed_s),
                 if raw.from_s + needed_s > duration_s { ", and the run too" } else { "" },
             ));
         }
@@ -227,6 +228,11 @@ pub(super) fn check(raw: &RawFault, around: &Around<'_>) -> Result<Vec<Fault>, S
         kind: kind.clone(),
     };
     Ok(strikes.into_iter().map(fault).collect())
+}
+
+/// A sum of seconds without what is left over in its last places.
+fn seconds(sum: f64) -> f64 {
+    (sum * 1e3).round() / 1e3
 }
 
 /// How long a rolling deploy takes at least, in seconds: each proxy in turn is drained, is away, and passes as many checks

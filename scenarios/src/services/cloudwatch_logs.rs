@@ -57,6 +57,11 @@ const VIA: &str = "logs.us-east-1.amazonaws.com";
 const DROPPED: &str = "log events dropped by agents with a full buffer";
 
 impl Service for CloudwatchLogs {
+    // An agent that tries again is one with a buffer, `agent_buffer_events`.
+    fn users_call_it_by_sdk(&self) -> bool {
+        false
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         self.ranges()
             .together(["read_share", "associate_share"], [self.read_share, self.associate_share])
@@ -78,9 +83,9 @@ impl Service for CloudwatchLogs {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = format!("CloudWatch Logs keeps a key for {} s per log group and role, MA-D32", self.ttl_s);
-        join(&[worst.in_general(), worst.cache_sentence("cached keys", &kept)])
+        join(&[during.in_general(), during.cache_sentence("cached keys", &kept)])
     }
 
     fn assumptions(&self) -> Vec<String> {

@@ -162,12 +162,12 @@ impl Service for DynamoDb {
         tables
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = format!(
             "DynamoDB keeps a table key for {} s and up to {} s more per principal, MA-D16",
             self.ttl_s, self.ttl_spread_s
         );
-        join(&[worst.in_general(), worst.cache_sentence("cached table keys", &kept)])
+        join(&[during.in_general(), during.cache_sentence("cached table keys", &kept)])
     }
 
     fn lasting_damage(&self, _stats: &ServiceStats, aftermath: &Aftermath) -> String {

@@ -92,10 +92,10 @@ impl Service for Ebs {
         fleet
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         join(&[
-            worst.in_general(),
-            worst.held_sentence(
+            during.in_general(),
+            during.held_sentence(
                 "reads and writes on attached volumes",
                 "the volume key stays in the Nitro card's memory while a volume is attached",
             ),

@@ -71,8 +71,8 @@ impl Service for Ec2Launch {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
-        let running = match worst.failed {
+    fn kept_working(&self, during: &WindowTally) -> String {
+        let running = match during.failed {
             0 => "",
             _ if self.reboots_need_key => {
                 "Instances that already run need no key while their volumes stay attached."
@@ -81,7 +81,11 @@ impl Service for Ec2Launch {
                 "Instances that already run need no key while their volumes stay attached, nor does a reboot (MA-D9)."
             }
         };
-        join(&[worst.in_general(), worst.held_sentence("reboots", "they keep the host"), running.to_owned()])
+        join(&[
+            during.in_general(),
+            during.held_sentence("reboots", "they keep the host"),
+            running.to_owned(),
+        ])
     }
 
     fn lasting_damage(&self, _stats: &ServiceStats, aftermath: &Aftermath) -> String {

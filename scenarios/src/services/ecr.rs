@@ -92,8 +92,11 @@ impl Service for Ecr {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
-        join(&[worst.in_general(), worst.held_sentence("starts of pods", "their node had the image already")])
+    fn kept_working(&self, during: &WindowTally) -> String {
+        join(&[
+            during.in_general(),
+            during.held_sentence("starts of pods", "their node had the image already"),
+        ])
     }
 
     fn lasting_damage(&self, stats: &ServiceStats, _aftermath: &Aftermath) -> String {

@@ -81,13 +81,13 @@ impl Service for Efs {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let why = format!(
             "a file system stops only {} to {} min after its key is gone (MA-D11)",
             self.onset_min_s / 60,
             self.onset_max_s / 60
         );
-        join(&[worst.in_general(), worst.held_sentence("reads and writes", &why)])
+        join(&[during.in_general(), during.held_sentence("reads and writes", &why)])
     }
 
     fn lasting_damage(&self, _stats: &ServiceStats, aftermath: &Aftermath) -> String {

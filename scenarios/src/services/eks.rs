@@ -76,13 +76,13 @@ impl Service for Eks {
         cluster
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let why = format!(
             "an API server keeps the seed of its data keys while it runs, and writes with it for {} s after the last healthy \
              probe",
             self.write_seed_valid_s
         );
-        join(&[worst.in_general(), worst.held_sentence("reads and writes of secrets", &why)])
+        join(&[during.in_general(), during.held_sentence("reads and writes of secrets", &why)])
     }
 
     fn lasting_damage(&self, _stats: &ServiceStats, aftermath: &Aftermath) -> String {

@@ -60,9 +60,9 @@ impl Service for EncryptionSdk {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = format!("the caching CMM keeps a data key for {} s", self.max_age_s);
-        join(&[worst.in_general(), worst.cache_sentence("cached data keys", &kept)])
+        join(&[during.in_general(), during.cache_sentence("cached data keys", &kept)])
     }
 
     fn assumptions(&self) -> Vec<String> {

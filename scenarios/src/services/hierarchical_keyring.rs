@@ -71,9 +71,9 @@ impl Service for HierarchicalKeyring {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = format!("the keyring keeps a branch key for {} s", self.cache_limit_ttl_s);
-        join(&[worst.in_general(), worst.cache_sentence("cached branch keys", &kept)])
+        join(&[during.in_general(), during.cache_sentence("cached branch keys", &kept)])
     }
 
     fn assumptions(&self) -> Vec<String> {

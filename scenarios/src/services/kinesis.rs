@@ -93,6 +93,11 @@ const TOO_OLD: &str = "records past their retention, unread";
 const AT_THE_TIP: u64 = 1_000;
 
 impl Service for Kinesis {
+    // A producer that tries again is one with a buffer, `producers_buffer`; consumers come again by themselves.
+    fn users_call_it_by_sdk(&self) -> bool {
+        false
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         self.ranges()
             .roles(["producers", "consumers"], [self.producers, self.consumers])
@@ -130,9 +135,9 @@ impl Service for Kinesis {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = format!("Kinesis keeps a data key for about {} s per stream and credentials", self.ttl_s);
-        join(&[worst.in_general(), worst.cache_sentence("cached data keys", &kept)])
+        join(&[during.in_general(), during.cache_sentence("cached data keys", &kept)])
     }
 
     fn assumptions(&self) -> Vec<String> {

@@ -100,10 +100,10 @@ impl Service for Lambda {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         join(&[
-            worst.in_general(),
-            worst.held_sentence(
+            during.in_general(),
+            during.held_sentence(
                 "invocations in warm environments",
                 &format!(
                     "an environment keeps its decrypted variables until it is idle for too long or {} old (MA-D28, \

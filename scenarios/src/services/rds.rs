@@ -143,10 +143,10 @@ impl Service for Rds {
         instances
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         join(&[
-            worst.in_general(),
-            worst.held_sentence(
+            during.in_general(),
+            during.held_sentence(
                 "queries on running instances",
                 "their volumes stay attached with the key in the host's memory",
             ),

@@ -61,10 +61,10 @@ impl Service for Redshift {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         join(&[
-            worst.in_general(),
-            worst.held_sentence("queries", "a running warehouse holds its key in memory (MA-D21)"),
+            during.in_general(),
+            during.held_sentence("queries", "a running warehouse holds its key in memory (MA-D21)"),
         ])
     }
 

@@ -66,8 +66,11 @@ impl Service for S3 {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
-        join(&[worst.in_general(), worst.held_sentence("HEAD requests", "they need no object key (MA-D12)")])
+    fn kept_working(&self, during: &WindowTally) -> String {
+        join(&[
+            during.in_general(),
+            during.held_sentence("HEAD requests", "they need no object key (MA-D12)"),
+        ])
     }
 
     fn assumptions(&self) -> Vec<String> {

@@ -64,9 +64,9 @@ impl Service for S3BucketKeys {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = format!("S3 keeps a bucket key for {} s per requester, assumption MA-D15", self.ttl_s);
-        join(&[worst.in_general(), worst.cache_sentence("cached bucket keys", &kept)])
+        join(&[during.in_general(), during.cache_sentence("cached bucket keys", &kept)])
     }
 
     fn assumptions(&self) -> Vec<String> {

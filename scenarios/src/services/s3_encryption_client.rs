@@ -52,9 +52,9 @@ impl Service for S3EncryptionClient {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = format!("the client keeps a data key for {} s, MA-D33", self.cache_ttl_s);
-        join(&[worst.in_general(), worst.cache_sentence("cached data keys", &kept)])
+        join(&[during.in_general(), during.cache_sentence("cached data keys", &kept)])
     }
 
     fn assumptions(&self) -> Vec<String> {

@@ -49,9 +49,9 @@ impl Service for S3Express {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = format!("a session lasts {} s", self.session_s);
-        join(&[worst.in_general(), worst.cache_sentence("sessions that had their key", &kept)])
+        join(&[during.in_general(), during.cache_sentence("sessions that had their key", &kept)])
     }
 
     fn assumptions(&self) -> Vec<String> {

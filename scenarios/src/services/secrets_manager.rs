@@ -109,7 +109,7 @@ impl Service for SecretsManager {
         secrets
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = match self.client {
             SecretsClient::Uncached => String::new(),
             SecretsClient::LambdaExtension => {
@@ -122,7 +122,7 @@ impl Service for SecretsManager {
                 "the Python library keeps a value as long as its version".to_owned()
             }
         };
-        join(&[worst.in_general(), worst.cache_sentence("cached values", &kept)])
+        join(&[during.in_general(), during.cache_sentence("cached values", &kept)])
     }
 
     fn assumptions(&self) -> Vec<String> {

@@ -196,7 +196,8 @@ macro_rules! settings {
             pub kms_attempts_max: u32,
             /// How often the AWS SDK of its users tries a request in all that ends in HTTP 5xx or throttling (MA-D13); 1 to 10; default
             /// 1: not again. SDKs in standard mode try three times, on top of what the service itself tries at KMS; the tries of
-            /// one request count as one. Of no effect where users call no service but KMS itself.
+            /// one request count as one, what each leaves to do by hand counts by itself. Only 1 where users come by no SDK (files,
+            /// blocks, queries, the Kubernetes API), bring a buffer of their own (Kinesis, CloudWatch Logs) or call KMS itself.
             pub sdk_attempts_max: u32,
             /// Which of the service's codes its users see when KMS answers 400 because of the key store (MA-D1, MA-D17, MA-D26):
             /// `invalid-state`, `disabled`, `internal` or `throttled`; default `invalid-state`.

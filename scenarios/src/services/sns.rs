@@ -94,12 +94,12 @@ impl Service for Sns {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
+    fn kept_working(&self, during: &WindowTally) -> String {
         let kept = format!("SNS reuses a data key for {} s per topic and publisher", self.publish_ttl_s);
         join(&[
-            worst.in_general(),
-            worst.cache_sentence("data keys in reuse", &kept),
-            worst.held_sentence("events accepted by EventBridge", "that needs no key"),
+            during.in_general(),
+            during.cache_sentence("data keys in reuse", &kept),
+            during.held_sentence("events accepted by EventBridge", "that needs no key"),
         ])
     }
 

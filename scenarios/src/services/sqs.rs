@@ -110,13 +110,14 @@ impl Service for Sqs {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
-        let keyless = worst.held_sentence("deletes, and events accepted by EventBridge,", "they need no key");
+    fn kept_working(&self, during: &WindowTally) -> String {
+        let keyless =
+            during.held_sentence("deletes, and events accepted by EventBridge,", "they need no key");
         let kept = format!(
             "SQS reuses a data key for {} s per queue and principal",
             self.kms_data_key_reuse_period_s
         );
-        join(&[worst.in_general(), worst.cache_sentence("data keys in reuse", &kept), keyless])
+        join(&[during.in_general(), during.cache_sentence("data keys in reuse", &kept), keyless])
     }
 
     fn assumptions(&self) -> Vec<String> {

@@ -82,8 +82,8 @@ impl Service for Ssm {
         })
     }
 
-    fn kept_working(&self, worst: &WindowTally) -> String {
-        join(&[worst.in_general(), worst.held_sentence("reads without decryption", "they need no key")])
+    fn kept_working(&self, during: &WindowTally) -> String {
+        join(&[during.in_general(), during.held_sentence("reads without decryption", "they need no key")])
     }
 
     fn assumptions(&self) -> Vec<String> {

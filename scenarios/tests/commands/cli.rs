@@ -303,6 +303,22 @@ fn a_wrong_scenario_file_gets_its_line_and_the_reason() {
              lasts 9 s: let it end at 121 s or later, and the run too",
         ),
         ("[[fault]]\nkind = \"hsm-reset\"\nfrom_s = 1\n", ":4: ", "add a section [hsm_link]"),
+        (
+            "[[fault]]\nkind = \"hsm-down\"\nfrom_s = 1\nto_s = 2\n[[expect]]\nservice = \"s3\"\ncalls_failed_during_faults_min = 0.1\n",
+            ":9: ",
+            "all services together: remove service",
+        ),
+        (
+            "[[fault]]\nkind = \"hsm-down\"\nfrom_s = 1\nto_s = 2\n[[expect]]\nrecovered_after_s_min = 20\n",
+            ":8: ",
+            "recovered_after_s_min = 20 is more than the 8 s that are left",
+        ),
+        (
+            "[[fault]]\nkind = \"hsm-down\"\nfrom_s = 1\nto_s = 2\n[[expect]]\nrecovered_after_s_min = 5\nrecovered_within_s = 4\n",
+            ":8: ",
+            "nothing can be both",
+        ),
+        ("[[expect]]\nlost_min = 0\n", ":4: ", "lost_min is between 1 and 1000000000000, not 0"),
         ("service = [3]\n", ":3: ", "a service is a table"),
         ("link = { rtt_ms = 1.0, loss = 2.0 }\n", ":3: ", "loss is between 0 and 1"),
         ("about = \"see [link]\"\nlink.rtt_ms = 5\nlink.loss = 2.0\n", ":5: ", "loss is between 0 and 1"),

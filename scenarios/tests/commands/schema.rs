@@ -164,7 +164,8 @@ fn check_ranges(table: &Table, key: &str, value: &Value, beside: &str) {
     let ends = [
         value["minimum"].as_f64(),
         value["exclusiveMinimum"].as_f64().map(|end| end + step),
-        value["maximum"].as_f64(),
+        // No run is long enough for the longest delay after its fault.
+        value["maximum"].as_f64().filter(|_| key != "recovered_after_s_min"),
     ];
     for number in ends.into_iter().flatten() {
         table.with(&written(number)).unwrap();

@@ -426,6 +426,8 @@ fn users_sdks_try_a_503_again_and_no_400() {
         run.failures(0..200)
     );
     // What users call by other means nobody tries again.
+    let rds = ServiceSettings::Rds(Rds { sdk_attempts_max: 3, ..Rds::default() });
+    assert!(rds.check().unwrap_err().to_string().contains("sdk_attempts_max has no effect"));
     assert!(ServiceSettings::S3(S3::default()).assumptions().iter().any(|it| it.starts_with("MA-D13")));
     assert!(!ServiceSettings::Rds(Rds::default()).assumptions().iter().any(|it| it.starts_with("MA-D13")));
 }
