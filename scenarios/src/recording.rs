@@ -164,6 +164,8 @@ pub type KmsFailureKey = (KmsException, u8, Cow<'static, str>);
 /// The figures and the digest of a run.
 pub struct Recording {
     clock: crate::clock::Clock,
+    /// Length of the run.
+    duration: Duration,
     /// Beginnings and ends of the faults.
     faults: Vec<(Duration, Duration)>,
     /// When the first fault begins, and when everything should be well again after the last.
@@ -266,6 +268,7 @@ impl Recording {
         let ends = faults.iter().map(|(_, to)| *to).max();
         Ok(Self {
             clock,
+            duration,
             troubled: begins.zip(ends.map(|end| end.saturating_add(settle))),
             faults,
             bucket,
@@ -312,9 +315,9 @@ impl Recording {
         }
     }
 
-    /// Whether every fault is over by then.
+    /// Whether every fault is over by then. One that lasts to the end of the run is never over, whatever comes in last.
     fn is_over(&self, at: Duration) -> bool {
-        self.faults.iter().all(|(_, to)| *to <= at)
+        self.faults.iter().all(|(_, to)| *to <= at && *to < self.duration)
     }
 
     fn faults_begun(&self, at: Duration) -> usize {
@@ -860,6 +863,21 @@ mod tests {
         assert_eq!(bucket_for(Duration::from_secs(600)), Duration::from_secs(2));
         assert_eq!(bucket_for(Duration::from_secs(10)), Duration::from_millis(100));
         assert_eq!(bucket_for(Duration::from_secs(8 * 86_400)), Duration::from_secs(3_600));
+    }
+
+    /// A function whose key is destroyed: its last warm invocation, at the very end, once counted as the recovery.
+    #[test]
+    fn a_fault_that_lasts_to_the_end_is_never_over() {
+        let second = Duration::from_secs(1);
+        let over = clock::run([0; 32], |clock| async move {
+            let recording = |ends| {
+                let faults = vec![(second, ends * second)];
+                Recording::new(clock.clone(), 0, 10 * second, faults, Duration::ZERO, false).unwrap()
+            };
+            (recording(9).is_over(9 * second), recording(10).is_over(10 * second))
+        })
+        .unwrap();
+        assert_eq!(over, (true, false));
     }
 
     #[test]
