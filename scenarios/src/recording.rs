@@ -3,6 +3,8 @@
 //! Place on the map: the [`Recorder`] that `world` hands to every part. It keeps figures, not events, so that a long
 //! run needs no more memory than a short one; only a determinism check keeps the lines too.
 
+mod spell;
+
 use crate::kms::{KmsException, KmsFailure};
 use crate::observer::{Observer, Seen};
 use crate::request::RequestLabel;
@@ -12,6 +14,7 @@ use crate::sha256;
 use crate::trace::{Event, Recorder, ServiceOutcome, XksEvent, XksOutcome};
 use aws_lc_rs::digest::{Context, SHA256};
 use hdrhistogram::Histogram;
+use spell::Spell;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -80,52 +83,6 @@ pub struct ServiceFigures {
     pub phases: [Phase; 3],
     /// The same told fault by fault, for the words of the report.
     pub stats: ServiceStats,
-}
-
-/// A time in which a service fails, and what came after it, in the order in which requests end.
-#[derive(Clone, Copy, Debug, Default)]
-struct Spell {
-    /// How many faults had begun by its beginning.
-    faults: usize,
-    /// Requests from the first that failed to the last.
-    requests: u64,
-    /// Those of them that failed.
-    failures: u64,
-    /// Requests since the last that failed, of those that count; before the first, all.
-    good: u64,
-}
-
-/// How likely it may be at most that a service which has not recovered looks as if it had.
-const BY_CHANCE: f64 = 0.001;
-
-impl Spell {
-    /// So many in a row do not succeed by chance where such a share fails: one volume in fifty that cannot be attached makes
-    /// a second without a failure no recovery.
-    fn is_over(&self) -> bool {
-        if self.failures == 0 {
-            return true;
-        }
-        let failing = ratio(self.failures, self.requests);
-        #[expect(clippy::cast_precision_loss, reason = "counts of requests fit a double")]
-        let good = self.good as f64;
-        // No power of zero: a service that failed with every request has recovered with the first that succeeds.
-        self.good > 0 && (failing >= 1.0 || good * (1.0 - failing).ln() <= BY_CHANCE.ln())
-    }
-
-    /// A request has ended that came in when so many faults had begun.
-    fn take(&mut self, faults: usize, failed: bool) {
-        // Another fault has a share of its own, unless the one before is not over yet.
-        if faults > self.faults && self.is_over() {
-            *self = Self { faults, ..Self::default() };
-        }
-        if failed {
-            self.requests += if self.failures == 0 { 1 } else { self.good + 1 };
-            self.failures += 1;
-            self.good = 0;
-        } else {
-            self.good += 1;
-        }
-    }
 }
 
 /// A part of a run, counted by when things began.
@@ -840,22 +797,6 @@ mod tests {
         // A thousand to one: 342 in a row where one in fifty fails.
         (0..300).for_each(|_| fed.take(300, 0, true, &held));
         assert_eq!(fed.0.recovered(), Some(Duration::from_secs(300)));
-    }
-
-    #[test]
-    fn a_fault_after_a_recovery_begins_anew_and_one_before_it_does_not() {
-        let mut spell = Spell::default();
-        (0..10).for_each(|_| spell.take(1, true));
-        spell.take(1, false);
-        assert!(spell.is_over());
-        spell.take(2, false);
-        assert!(spell.is_over(), "well before and well since");
-        (0..100).for_each(|n| spell.take(2, n % 10 == 0));
-        assert!(!spell.is_over());
-        spell.take(3, false);
-        assert!(!spell.is_over(), "the next fault finds it ill");
-        (0..60).for_each(|_| spell.take(3, false));
-        assert!(spell.is_over());
     }
 
     #[test]
